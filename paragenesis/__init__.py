@@ -1,0 +1,1 @@
+"""Paragenesis: the engine that decides which crystal to make next."""

@@ -1,0 +1,1 @@
+"""What is wanted of a crystal: goals, the objective contract, and the built-in objectives."""
