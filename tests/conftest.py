@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("steady", deadline=None, derandomize=True)  # a busy machine must not fail a property
+settings.load_profile("steady")
 
 _ROOT = Path(__file__).parent.parent
 _SHARED = Path(os.environ.get("PARAGENESIS_SHARED", _ROOT.parent / "shared"))
@@ -27,3 +32,13 @@ def shared_weights() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no weights at {folder}; set PARAGENESIS_SHARED to a folder with data/ and weights/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A private local Ray cluster, one for the whole run: starting one takes many seconds."""
+    from paragenesis.actors.cluster import connect
+
+    disconnect = connect("local")
+    yield
+    disconnect()

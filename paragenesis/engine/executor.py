@@ -1,9 +1,9 @@
 """Executors: how items are streamed through stages.
 
-A stage is a plain class: built once on its worker from a small frozen config, kept there, and called with one item
-at a time. An executor hosts stages and streams items through them, keeping at most a bounded number in flight and
-returning the outcomes **in the order of the items**. This file has the contract and the in-process executor; Ray's
-stands in `paragenesis.actors`.
+A stage is a plain class: built once on its worker from a few frozen arguments, kept there, and called as
+`stage(item, context)`; the context is shared by all items of a stream. An executor hosts stages and streams items
+through them, keeps a bounded number in flight, and returns the outcomes **in the order of the items**. This file
+has the contract and the in-process executor; Ray's stands in `paragenesis.actors`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,42 @@ from typing import Any, Protocol, Self
 
 from pydantic import Field
 
-from paragenesis.errors import ExecutionError
+from paragenesis.errors import ExecutionError, ParagenesisError
 from paragenesis.settings import Settings
+
+Stage = Callable[[Any, Any], Any]
 
 
 class Resources(Settings):
-    """What the workers of one stage may use.
+    """What the workers of one host may use.
 
     Attributes:
-        workers: How many copies of the stage run at once.
+        workers: How many copies run at once; 0 means as many as there are CPUs or, where gpus is set, GPUs for.
         cpus: CPU threads for each worker.
         gpus: GPUs for each worker; may be a fraction.
     """
 
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=0)
     cpus: int = Field(default=1, ge=1)
     gpus: float = Field(default=0.0, ge=0.0)
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """How to build a stage: `build(*arguments)` on the worker, once.
+    """How to build a stage: `build(*arguments)` on its worker, once.
 
     Attributes:
         name: The stage's name, for messages and progress.
-        build: The stage's class (or another callable that returns the callable stage).
+        build: The stage's class, or another callable that returns a stage.
         arguments: What it is built from; must be picklable.
-        resources: What its workers may use.
+        host: The group of workers it lives in. Stages that share a host share processes (and a GPU).
+        resources: What the workers of that host may use.
     """
 
     name: str
-    build: Callable[..., Callable[[Any], Any]]
-    arguments: tuple[Any, ...] = ()
+    build: Callable[..., Stage]
+    arguments: tuple[Any, ...]
+    host: str
     resources: Resources = Resources()
 
 
@@ -60,14 +64,14 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether every stage returned."""
+        """Whether every stage so far returned."""
         return not self.error
 
 
 class Executor(Protocol):
-    """Streams items through stages; a context manager that gives its workers back."""
+    """Streams items through stages and, when closed, gives its workers back."""
 
-    def stream(self, stages: Sequence[StageSpec], items: Iterable[Any]) -> Iterator[Outcome]:
+    def stream(self, stages: Sequence[StageSpec], items: Iterable[Any], context: Any) -> Iterator[Outcome]:
         """Outcomes in the order of the items."""
         ...
 
@@ -76,22 +80,58 @@ class Executor(Protocol):
         ...
 
 
+class Host:
+    """Holds built stages in one process and calls them; every executor's worker is one."""
+
+    def __init__(self) -> None:
+        """Start empty; a stage is built at its first call and kept."""
+        self._built: dict[str, Stage] = {}
+
+    def call(self, spec: StageSpec, before: Outcome, context: Any) -> Outcome:
+        """Send one item through one stage; an item that failed before passes through unchanged.
+
+        Raises:
+            ExecutionError: The stage cannot be built, which no retry mends.
+        """
+        if not before.ok:
+            return before
+        with threads(spec.resources.cpus):
+            stage = self.stage(spec)
+            try:
+                return Outcome(value=stage(before.value, context))
+            except Exception as error:  # noqa: BLE001  whatever a plug-in raises is a recorded failure of its item
+                return Outcome(stage=spec.name, error=describe(error))
+
+    def stage(self, spec: StageSpec) -> Stage:
+        """The stage of a specification, built if it is not there yet."""
+        if spec.name not in self._built:
+            try:
+                self._built[spec.name] = spec.build(*spec.arguments)
+            except ParagenesisError:
+                raise
+            except Exception as error:
+                raise ExecutionError(f"stage '{spec.name}' could not start: {describe(error)}") from error
+        return self._built[spec.name]
+
+
 class InlineExecutor:
     """Runs every stage in this process, one item after the other."""
 
     def __init__(self) -> None:
-        """Start without stages; each is built when first needed and kept."""
-        self._built: dict[str, tuple[StageSpec, Callable[[Any], Any]]] = {}
+        """Start without stages."""
+        self._host = Host()
 
-    def stream(self, stages: Sequence[StageSpec], items: Iterable[Any]) -> Iterator[Outcome]:
+    def stream(self, stages: Sequence[StageSpec], items: Iterable[Any], context: Any) -> Iterator[Outcome]:
         """Outcomes in the order of the items."""
-        hosted = [(spec, self._host(spec)) for spec in stages]
         for item in items:
-            yield _run(hosted, item)
+            outcome = Outcome(value=item)
+            for spec in stages:
+                outcome = self._host.call(spec, outcome, context)
+            yield outcome
 
     def close(self) -> None:
         """Forget the stages."""
-        self._built.clear()
+        self._host = Host()
 
     def __enter__(self) -> Self:
         """The executor itself."""
@@ -100,32 +140,6 @@ class InlineExecutor:
     def __exit__(self, *_: object) -> None:
         """Close on leaving."""
         self.close()
-
-    def _host(self, spec: StageSpec) -> Callable[[Any], Any]:
-        kept = self._built.get(spec.name)
-        if kept is None or kept[0] is not spec:
-            with threads(spec.resources.cpus):
-                kept = (spec, build_stage(spec))
-            self._built[spec.name] = kept
-        return kept[1]
-
-
-def build_stage(spec: StageSpec) -> Callable[[Any], Any]:
-    """Build a stage, naming it if that fails."""
-    try:
-        return spec.build(*spec.arguments)
-    except Exception as error:
-        raise ExecutionError(f"stage '{spec.name}' could not start: {describe(error)}") from error
-
-
-def _run(hosted: Sequence[tuple[StageSpec, Callable[[Any], Any]]], item: Any) -> Outcome:
-    for spec, stage in hosted:
-        try:
-            with threads(spec.resources.cpus):
-                item = stage(item)
-        except Exception as error:  # noqa: BLE001  whatever a plug-in raises is a recorded failure of its item
-            return Outcome(stage=spec.name, error=describe(error))
-    return Outcome(value=item)
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,130 @@
+"""The Ray executor: stages hosted by actors, items handed from actor to actor.
+
+For every item the whole chain of calls is queued at once, each taking the reference of the one before: what a stage
+makes goes straight to the next stage's process, and the driver only ever fetches the last result. At most a window
+of items is in flight. Outcomes come back in the order of the items, which makes a campaign with Ray commit exactly
+what the in-process executor commits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from paragenesis.actors.cluster import connect
+from paragenesis.actors.policy import check_room, hosts_of, window, worker_count
+from paragenesis.actors.pool import WorkerPool
+from paragenesis.engine.executor import Outcome, StageSpec, describe
+from paragenesis.errors import ExecutionError, ParagenesisError
+
+
+class RayExecutor:
+    """Hosts stages on a Ray cluster: a local one of its own, or the one it is told to use."""
+
+    def __init__(self, address: str = "local") -> None:
+        """Connect to a cluster.
+
+        Args:
+            address: "local" starts a cluster on this machine and ends it on `close`; "auto" or "host:port" joins
+                a running one. A cluster this process already uses is used as it is.
+        """
+        self._disconnect = connect(address)
+        self._pools: dict[str, WorkerPool] = {}
+        self._specs: dict[str, tuple[StageSpec, ray.ObjectRef[StageSpec]]] = {}
+
+    def stream(self, stages: Sequence[StageSpec], items: Iterable[Any], context: Any) -> Iterator[Outcome]:
+        """Outcomes in the order of the items.
+
+        Raises:
+            ExecutionError: Workers cannot be placed or started, or keep dying.
+        """
+        self._open(stages)
+        specs = [self._share(spec) for spec in stages]
+        shared = [ray.put(context)]
+        pools = [self._pools[spec.host] for spec in stages]
+        limit = window([len(pool) for pool in pools])
+        flying: deque[list[ray.ObjectRef[Outcome]]] = deque()
+        try:
+            for item in items:
+                if len(flying) >= limit:
+                    yield self._land(flying.popleft(), pools)
+                flying.append(_launch(item, specs, pools, shared))
+            while flying:
+                yield self._land(flying.popleft(), pools)
+        finally:
+            for chain in flying:  # the consumer left early: what is queued will not be asked for
+                self._abandon(chain, pools)
+
+    def close(self) -> None:
+        """Stop the workers and leave the cluster, ending it if it was started here."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+        self._specs.clear()
+        self._disconnect()
+
+    def __enter__(self) -> Self:
+        """The executor itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close on leaving."""
+        self.close()
+
+    def _open(self, stages: Sequence[StageSpec]) -> None:
+        """Start the workers of hosts that are not there yet."""
+        growing = "RAY_AUTOSCALING" in os.environ
+        started = []
+        for host, resources in hosts_of(stages).items():
+            if host in self._pools:
+                continue
+            workers = worker_count(resources, ray.cluster_resources())
+            check_room(host, resources, workers, ray.available_resources(), growing)
+            self._pools[host] = WorkerPool(host, resources, workers)
+            started.append(self._pools[host])
+        for pool in started:
+            pool.wait()
+
+    def _share(self, spec: StageSpec) -> ray.ObjectRef[StageSpec]:
+        """The reference of a specification, put into the object store once."""
+        kept = self._specs.get(spec.name)
+        if kept is None or kept[0] is not spec:
+            kept = self._specs[spec.name] = (spec, ray.put(spec))
+        return kept[1]
+
+    def _land(self, chain: list[ray.ObjectRef[Outcome]], pools: Sequence[WorkerPool]) -> Outcome:
+        """Fetch the last result of a chain and close its books."""
+        try:
+            outcome: Outcome = ray.get(chain[-1])
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, ParagenesisError) else None
+            raise cause or ExecutionError(f"a worker could not do its work: {describe(error)}") from error
+        except RayActorError as error:
+            raise ExecutionError(
+                f"a worker died again and again ({describe(error)}); run the campaign again to resume it"
+            ) from error
+        finally:
+            for reference, pool in zip(chain, pools, strict=True):
+                pool.settle(reference)
+        return outcome
+
+    @staticmethod
+    def _abandon(chain: list[ray.ObjectRef[Outcome]], pools: Sequence[WorkerPool]) -> None:
+        for reference, pool in zip(chain, pools, strict=True):
+            ray.cancel(reference)
+            pool.settle(reference)
+
+
+def _launch(
+    item: Any, specs: Sequence[ray.ObjectRef[StageSpec]], pools: Sequence[WorkerPool], context: list[Any]
+) -> list[ray.ObjectRef[Outcome]]:
+    """Queue an item's calls through all stages; each waits for the one before, none passes through this process."""
+    chain: list[ray.ObjectRef[Outcome]] = []
+    for spec, pool in zip(specs, pools, strict=True):
+        chain.append(pool.submit(spec, chain[-1] if chain else Outcome(value=item), context))
+    return chain

@@ -1,0 +1,54 @@
+"""Decisions of the Ray executor, as pure functions of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paragenesis.engine.executor import Resources, StageSpec
+from paragenesis.errors import ExecutionError, InputError
+
+TASKS_AHEAD_PER_WORKER = 2  # one running, one waiting: a worker never idles, and little is lost if it dies
+
+
+def hosts_of(stages: Sequence[StageSpec]) -> dict[str, Resources]:
+    """The hosts that stages live in, with their resources.
+
+    Raises:
+        InputError: Two stages of one host ask for different resources.
+    """
+    hosts: dict[str, Resources] = {}
+    for spec in stages:
+        if hosts.setdefault(spec.host, spec.resources) != spec.resources:
+            raise InputError(f"stage '{spec.name}' asks for other resources than the rest of host '{spec.host}'")
+    return hosts
+
+
+def worker_count(wanted: Resources, cluster: Mapping[str, float]) -> int:
+    """How many workers a host gets; 0 in `wanted` means as many as the cluster has room for, at least one."""
+    if wanted.workers:
+        return wanted.workers
+    if wanted.gpus:
+        return max(1, int(cluster.get("GPU", 0.0) / wanted.gpus))
+    return max(1, int(cluster.get("CPU", 1.0) / wanted.cpus) - 1)  # one CPU stays for the light stages
+
+
+def check_room(host: str, wanted: Resources, workers: int, free: Mapping[str, float], growing: bool) -> None:
+    """Refuse at once what could never be placed: Ray itself would wait for it forever, in silence.
+
+    Raises:
+        ExecutionError: The cluster lacks CPUs or GPUs for the host's workers.
+    """
+    if growing:  # an autoscaler may still add nodes
+        return
+    for name, each in (("CPU", float(wanted.cpus)), ("GPU", wanted.gpus)):
+        need, have = workers * each, free.get(name, 0.0)
+        if need > have + 1e-9:
+            raise ExecutionError(
+                f"host '{host}' needs {need:g} {name} for {workers} worker(s), but {have:g} are free in the cluster; "
+                f"lower resources.{host}.workers, .cpus or .gpus, or start a larger cluster"
+            )
+
+
+def window(workers: Sequence[int]) -> int:
+    """How many items may be in flight at once, from the number of workers of each host."""
+    return TASKS_AHEAD_PER_WORKER * max(workers, default=1) + 1

@@ -1,0 +1,67 @@
+"""The books of one group of workers: who there is and how much each has to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from paragenesis.actors.worker import Worker
+from paragenesis.engine.executor import Outcome, Resources
+from paragenesis.errors import ExecutionError
+
+START_TIMEOUT_S = 600  # importing the model libraries on a cold network file system takes minutes
+
+
+class WorkerPool:
+    """Starts the workers of one host and hands each call to the one with the least to do."""
+
+    def __init__(self, host: str, resources: Resources, workers: int) -> None:
+        """Start the workers; they come up in the background."""
+        actor = ray.remote(Worker).options(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_restarts=-1,  # stages keep no state that matters: a new process can take over
+            max_task_retries=2,  # work is keyed and deterministic, so running it twice is harmless
+        )
+        self.host = host
+        self._workers = [actor.remote() for _ in range(workers)]
+        self._load = [0] * workers
+        self._holder: dict[ray.ObjectRef[Any], int] = {}
+
+    def __len__(self) -> int:
+        """How many workers there are."""
+        return len(self._workers)
+
+    def wait(self) -> None:
+        """Wait until every worker is up.
+
+        Raises:
+            ExecutionError: One did not come up in time.
+        """
+        ready, missing = ray.wait(
+            [w.ready.remote() for w in self._workers], num_returns=len(self), timeout=START_TIMEOUT_S
+        )
+        if missing:
+            raise ExecutionError(
+                f"{len(missing)} of {len(self)} workers of host '{self.host}' did not start within "
+                f"{START_TIMEOUT_S} s; `paragenesis doctor` shows what the cluster has"
+            )
+        ray.get(ready)
+
+    def submit(self, spec: Any, item: Any, context: Any) -> ray.ObjectRef[Outcome]:
+        """Queue one call on the worker with the least to do; `item` may be the reference of an earlier outcome."""
+        index = min(range(len(self)), key=self._load.__getitem__)
+        reference: ray.ObjectRef[Outcome] = self._workers[index].call.remote(spec, item, context)
+        self._load[index] += 1
+        self._holder[reference] = index
+        return reference
+
+    def settle(self, reference: ray.ObjectRef[Outcome]) -> None:
+        """Note that a call has ended."""
+        self._load[self._holder.pop(reference)] -= 1
+
+    def close(self) -> None:
+        """Stop the workers at once."""
+        for worker in self._workers:
+            ray.kill(worker)

@@ -1,0 +1,80 @@
+"""Connections to the ledger's DuckDB file: one writer, or several readers, never both."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from paragenesis.errors import InputError, LedgerError
+
+LEDGER_FILE = "ledger.duckdb"
+EXPORTS = "exports"
+
+# No file but the ledger's is touched, extensions are never fetched, and a table name in SQL never means a Python
+# variable.
+_SAFE = {
+    "enable_external_access": False,
+    "lock_configuration": True,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+}
+_HOLDER = re.compile(r"PID (\d+)")
+
+
+def connect(file: Path, *, read_only: bool) -> Any:
+    """A DuckDB connection to `file` that can touch nothing outside it.
+
+    Raises:
+        LedgerError: Another connection holds the file (the message names its process), or it is no sound DuckDB file.
+    """
+    # A user agent of its own makes DuckDB refuse a second writer inside this process as well, where its file lock
+    # would let it through.
+    config = _SAFE | ({} if read_only else {"custom_user_agent": f"paragenesis-{uuid.uuid4().hex}"})
+    try:
+        return duckdb.connect(str(file), read_only=read_only, config=config)
+    except duckdb.ConnectionException:
+        raise LedgerError(_in_use(file, os.getpid())) from None
+    except duckdb.Error as error:
+        holder = _HOLDER.search(str(error))
+        if holder:
+            raise LedgerError(_in_use(file, int(holder[1]))) from None
+        raise LedgerError(
+            f"{file} cannot be opened as a ledger ({first_line(error)}); put the right file back, "
+            f"or start again in an empty directory: closed rounds are kept in {file.parent / EXPORTS}"
+        ) from None
+
+
+def _in_use(file: Path, pid: int) -> str:
+    return (
+        f"the ledger {file} is in use by process {pid}; wait for it or stop it "
+        f"(closed rounds can be read from {file.parent / EXPORTS} meanwhile)"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a DuckDB message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def run_select(connection: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:
+    """The answer to one reading statement as an Arrow table.
+
+    Raises:
+        InputError: The text is not one statement that reads, or DuckDB refuses it.
+    """
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type not in (
+            duckdb.StatementType.SELECT,
+            duckdb.StatementType.EXPLAIN,
+        ):
+            raise InputError("the ledger answers one SELECT statement at a time; give exactly one, without others")
+        return connection.sql(sql, params=list(params)).to_arrow_table()
+    except duckdb.Error as error:
+        raise InputError(f"the SQL was refused: {first_line(error)}") from None

@@ -1,0 +1,29 @@
+"""Files that are whole or not there: written aside, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Put `text` into `path` so that a reader sees the old or the new text, never a part."""
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Make a file or a folder's list of names survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,146 @@
+"""The reading side of the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from paragenesis.crystals import Crystals
+from paragenesis.engine.ledger.content import science_digest
+from paragenesis.engine.ledger.database import LEDGER_FILE, connect, run_select
+from paragenesis.engine.ledger.schema import newest_version, schema_version
+from paragenesis.errors import LedgerError
+
+
+class LedgerReader:
+    """A ledger that is read: SQL, crystals, digests; a context manager that closes its connection."""
+
+    def __init__(self, directory: Path, connection: Any) -> None:
+        """Wrap an open connection; use `open`."""
+        self.directory = directory
+        self.connection = connection
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Self:
+        """Open the ledger in `directory` for reading only; nothing outside its file can be reached.
+
+        Raises:
+            LedgerError: There is none, a writer holds it, it is damaged, or of another version.
+        """
+        file = existing(directory)
+        connection = connect(file, read_only=True)
+        check_version(connection, file, older_too=True)
+        return cls(file.parent, connection)
+
+    def query(self, sql: str, params: tuple[Any, ...] = ()) -> pa.Table:
+        """The answer to one SELECT statement; every `?` takes one of `params`.
+
+        Raises:
+            InputError: The text is not one statement that reads, or DuckDB refuses it.
+        """
+        return run_select(self.connection, sql, params)
+
+    def crystals(self, where: str = "", params: tuple[Any, ...] = (), *, initial: bool = False) -> Crystals:
+        """The candidates that match a condition in SQL and have a structure, sorted by id.
+
+        Args:
+            where: A condition on the columns of `candidates`, such as "round = ? AND verdict = 'kept'"; "" for all.
+            params: The values of its `?`.
+            initial: Their geometry before relaxation instead of the final one.
+
+        Raises:
+            InputError: DuckDB refuses the condition.
+        """
+        before = "initial_" if initial else ""
+        table = self.query(
+            "SELECT candidate_id AS id, coalesce(origin, '') AS origin, numbers, "
+            f"coalesce({before}frac, frac) AS frac, coalesce({before}lattice, lattice) AS lattice FROM candidates "
+            f"WHERE numbers IS NOT NULL AND ({where or 'true'}) ORDER BY candidate_id",
+            params,
+        )
+        return Crystals.from_arrow(table)
+
+    def meta(self) -> dict[str, str]:
+        """What was said of the campaign when the ledger was created."""
+        return dict(self.connection.execute("SELECT key, value FROM meta ORDER BY key").fetchall())
+
+    def committed(self, round: int, kind: str) -> set[str]:  # noqa: A002  the field's word
+        """Keys of the commits of one kind in a round."""
+        sql = "SELECT commit_key FROM commits WHERE round = ? AND kind = ?"
+        return {key for (key,) in self.connection.execute(sql, [round, kind]).fetchall()}
+
+    def closed_rounds(self) -> list[int]:
+        """Numbers of the closed rounds, ascending."""
+        sql = "SELECT round FROM rounds WHERE state = 'closed' ORDER BY round"
+        return [number for (number,) in self.connection.execute(sql).fetchall()]
+
+    def close(self) -> None:
+        """Give the file back."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        """The ledger itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close on leaving."""
+        self.close()
+
+
+def existing(directory: Path | str) -> Path:
+    """The ledger's file in `directory`.
+
+    Raises:
+        LedgerError: There is none.
+    """
+    file = Path(directory) / LEDGER_FILE
+    if not file.is_file():
+        raise LedgerError(f"there is no ledger in {directory}; give the directory of a campaign that was started")
+    return file
+
+
+def check_version(connection: Any, file: Path, *, older_too: bool) -> None:
+    """Close the connection and refuse if the file is no ledger or of a version that cannot be used.
+
+    Raises:
+        LedgerError: Says which of it is the case.
+    """
+    version, newest = schema_version(connection), newest_version()
+    problem = ""
+    if version == 0:
+        problem = f"{file} is a DuckDB file, but no ledger of Paragenesis; give the directory of a campaign"
+    elif version > newest:
+        problem = f"{file} has version {version}, this Paragenesis knows up to {newest}; update Paragenesis"
+    elif older_too and version < newest:
+        problem = f"{file} has version {version}, but {newest} is needed; `paragenesis run` brings it up to date"
+    if problem:
+        connection.close()
+        raise LedgerError(problem)
+
+
+def read_only_sql(directory: Path | str, sql: str) -> pa.Table:
+    """The answer of the ledger in `directory` to one SELECT statement that a user typed.
+
+    Raises:
+        InputError: The text is not one statement that reads, or DuckDB refuses it.
+        LedgerError: There is no ledger, it is damaged, or a writer holds it.
+    """
+    with LedgerReader.open(directory) as ledger:
+        return ledger.query(sql)
+
+
+def digest(ledger: LedgerReader | Path | str, rounds: list[int] | None = None) -> str:
+    """sha256 over the science in a ledger: no order of commits, no times, no costs, no error texts.
+
+    Two campaigns with the same digest found, predicted, chose and verified the same.
+
+    Args:
+        ledger: An open ledger, or the directory of one.
+        rounds: Only these rounds; all by default.
+    """
+    if isinstance(ledger, LedgerReader):
+        return science_digest(ledger.connection, rounds)
+    with LedgerReader.open(ledger) as opened:
+        return science_digest(opened.connection, rounds)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+
+from paragenesis.actors import RayExecutor
+from paragenesis.engine.executor import Resources, StageSpec
+from paragenesis.errors import ExecutionError, PotentialError
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test files
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+class Add:
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+    def __call__(self, item: int, context: int) -> int:
+        if item == 3:
+            raise ValueError("three")
+        return item + self.amount + context
+
+
+class Pid:
+    def __call__(self, item: int, context: None) -> int:
+        return os.getpid()
+
+
+class DieOnce:
+    """Kills its own process the first time it is called."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = Path(mark)
+
+    def __call__(self, item: int, context: None) -> int:
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return item
+
+
+class NoWeights:
+    def __init__(self) -> None:
+        raise PotentialError("the weights have another hash")
+
+
+def test_outcomes_come_in_order_and_an_error_ends_only_its_item() -> None:
+    stages = [StageSpec("one", Add, (1,), "light"), StageSpec("ten", Add, (10,), "heavy", Resources(workers=2))]
+    with RayExecutor() as executor:
+        outcomes = list(executor.stream(stages, range(20), 100))
+        again = [o.value for o in executor.stream(stages, [5], 200)]
+    assert [o.value for o in outcomes[4:]] == [i + 211 for i in range(4, 20)]
+    assert (outcomes[3].stage, outcomes[3].error) == ("one", "ValueError: three")
+    assert again == [216]
+
+
+def test_hosts_are_processes_of_their_own() -> None:
+    spec = StageSpec("pid", Pid, (), "host", Resources(workers=2))
+    with RayExecutor() as executor:
+        pids = {o.value for o in executor.stream([spec], range(8), None)}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+def test_work_of_a_killed_worker_is_done_again(tmp_path: Path) -> None:
+    with RayExecutor() as executor:
+        spec = StageSpec("die", DieOnce, (str(tmp_path / "mark"),), "host")
+        assert [o.value for o in executor.stream([spec], range(3), None)] == [0, 1, 2]
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_stage_that_cannot_start_stops_the_stream_with_its_reason() -> None:
+    with RayExecutor() as executor, pytest.raises(PotentialError, match="another hash"):
+        list(executor.stream([StageSpec("weights", NoWeights, (), "host")], [1], None))
+
+
+def test_a_gpu_that_is_not_there_is_refused_at_once() -> None:
+    spec = StageSpec("gpu", Pid, (), "host", Resources(gpus=100.0))
+    with RayExecutor() as executor, pytest.raises(ExecutionError, match="100 GPU"):
+        list(executor.stream([spec], [1], None))

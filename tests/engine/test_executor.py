@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from paragenesis.engine.executor import InlineExecutor, Resources, StageSpec, threads
+from paragenesis.errors import ExecutionError
+
+
+class Add:
+    built = 0
+
+    def __init__(self, amount: int) -> None:
+        Add.built += 1
+        self.amount = amount
+
+    def __call__(self, item: int, context: int) -> int:
+        if item == 3:
+            raise ValueError("three\nis bad")
+        return item + self.amount + context
+
+
+class Threads:
+    def __call__(self, item: int, context: None) -> int:
+        return torch.get_num_threads()
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise RuntimeError("no weights")
+
+
+def test_outcomes_come_in_order_and_an_error_ends_only_its_item() -> None:
+    stages = [StageSpec("one", Add, (1,), "a"), StageSpec("ten", Add, (10,), "a")]
+    with InlineExecutor() as executor:
+        outcomes = list(executor.stream(stages, range(5), 100))
+    assert [o.value for o in outcomes] == [211, 212, 213, None, 215]
+    assert (outcomes[3].stage, outcomes[3].error) == ("one", "ValueError: three is bad")
+
+
+def test_a_stage_is_built_once_for_many_streams() -> None:
+    Add.built = 0
+    stages = [StageSpec("one", Add, (1,), "a")]
+    with InlineExecutor() as executor:
+        for _ in range(3):
+            list(executor.stream(stages, [1], 0))
+    assert Add.built == 1
+
+
+def test_a_stage_that_cannot_start_is_named() -> None:
+    with InlineExecutor() as executor, pytest.raises(ExecutionError, match="'broken' could not start.*no weights"):
+        list(executor.stream([StageSpec("broken", Broken, (), "a")], [1], None))
+
+
+def test_stages_run_with_the_threads_they_were_given() -> None:
+    before = torch.get_num_threads()
+    spec = StageSpec("threads", Threads, (), "a", Resources(cpus=1))
+    with threads(2), InlineExecutor() as executor:
+        assert next(executor.stream([spec], [0], None)).value == 1
+    assert torch.get_num_threads() == before
