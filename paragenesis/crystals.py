@@ -117,7 +117,7 @@ class Crystals:
         """The crystals at an index, a slice, a list of indices or a boolean mask, as a new batch."""
         if isinstance(which, (int, np.integer)):
             which = [int(which)]
-        picked = np.arange(len(self))[which if isinstance(which, slice) else np.asarray(which)]
+        picked = _picked(len(self), which)
         if picked.size == 0:
             return Crystals.empty()
         atoms = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in picked])
@@ -395,7 +395,7 @@ class Relaxed:
 
     def __getitem__(self, which: slice | Sequence[int] | npt.NDArray[Any]) -> Relaxed:
         """The crystals at a slice, indices or a mask, with their judgements."""
-        index = np.arange(len(self))[which if isinstance(which, slice) else np.asarray(which)]
+        index = _picked(len(self), which)
         return replace(
             self,
             crystals=self.crystals[index],
@@ -405,6 +405,15 @@ class Relaxed:
             initial_volumes=self.initial_volumes[index],
             **{name: getattr(self, name)[:, index] for name in _MEMBER_TABLES},
         )
+
+
+def _picked(n: int, which: slice | Sequence[int] | npt.NDArray[Any]) -> IntArray:
+    """The indices below n that a slice, a list of indices or a boolean mask picks."""
+    if isinstance(which, slice):
+        return np.arange(n)[which]
+    index = np.asarray(which)
+    picked: IntArray = np.arange(n)[index if index.size else index.astype(np.int64)]  # an empty list would be floats
+    return picked
 
 
 _MEMBER_TABLES = (

@@ -82,7 +82,11 @@ def _join(address: str) -> Callable[[], None]:
             f"no Ray cluster could be reached at '{address}' ({describe(error)}); start one, give its address, "
             'or use "local"'
         ) from error
-    return ray.shutdown
+
+    def leave() -> None:
+        ray.shutdown()
+
+    return leave
 
 
 def _short_temp() -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
 from paragenesis.actors.cluster import connect
@@ -21,6 +22,7 @@ from paragenesis.actors.policy import check_room, hosts_of, window, worker_count
 from paragenesis.actors.pool import WorkerPool
 from paragenesis.engine.executor import Outcome, StageSpec, describe
 from paragenesis.errors import ExecutionError, ParagenesisError
+from paragenesis.naming import user_modules
 
 
 class RayExecutor:
@@ -94,6 +96,8 @@ class RayExecutor:
         """The reference of a specification, put into the object store once."""
         kept = self._specs.get(spec.name)
         if kept is None or kept[0] is not spec:
+            for module in user_modules():  # a user's file need not exist on the worker's machine
+                cloudpickle.register_pickle_by_value(module)
             kept = self._specs[spec.name] = (spec, ray.put(spec))
         return kept[1]
 

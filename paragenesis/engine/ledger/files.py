@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
 
 from paragenesis.crystals import Crystals, FloatArray
+from paragenesis.engine.extxyz import write_extxyz
 from paragenesis.engine.ledger.query import LedgerReader
 from paragenesis.errors import InputError, LedgerError
-from paragenesis.objectives.goals import Goal, Maximize, Minimize, Range, Target
+from paragenesis.objectives.goals import Goal, parse_goal
 
 What = Literal["selected", "verified", "pareto"]
 Format = Literal["cif", "extxyz"]
-
-_AnyGoal = Annotated[Maximize | Minimize | Target | Range, Field(discriminator="kind")]
-_GOAL: TypeAdapter[Goal] = TypeAdapter(_AnyGoal)
 
 # The newest posterior of each crystal and property, else the ensemble's.
 _PREDICTED = """
@@ -94,7 +91,7 @@ def export_crystals(
         if format == "cif":
             _write_cifs(crystals, Path(out), symprec)
         else:
-            _write_extxyz(crystals, infos, Path(out))
+            write_extxyz(crystals, Path(out), infos)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another place") from None
     return len(crystals)
@@ -135,8 +132,8 @@ def _goals(ledger: LedgerReader) -> dict[str, Goal]:
     """The campaign's goals by objective, in order."""
     try:
         objectives = json.loads(ledger.meta()["objectives"])
-        return {str(one["name"]): _GOAL.validate_python(one["goal"]) for one in objectives}
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        return {str(one["name"]): parse_goal(one["goal"]) for one in objectives}
+    except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(
             f"the ledger in {ledger.directory} does not say what its objectives are "
             f"({type(error).__name__}); its meta needs 'objectives', a list of name and goal"
@@ -211,16 +208,6 @@ def _write_cifs(crystals: Crystals, folder: Path, symprec: float) -> None:
         except SymmetryUndeterminedError:
             text = str(CifWriter(structure))  # in P1: the same crystal, atom by atom
         (folder / f"{file_name(crystal)}.cif").write_text(text)
-
-
-def _write_extxyz(crystals: Crystals, infos: list[dict[str, Any]], path: Path) -> None:
-    from ase.io import write
-
-    atoms = crystals.to_atoms()
-    for one, info in zip(atoms, infos, strict=True):
-        one.info = info
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, atoms, format="extxyz")
 
 
 def file_name(candidate_id: str) -> str:

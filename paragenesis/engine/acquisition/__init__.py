@@ -1,0 +1,1 @@
+"""Which few of many candidates deserve verification: triage, hypervolume scores, diverse batches."""

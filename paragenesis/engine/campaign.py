@@ -1,0 +1,256 @@
+"""The campaign: the loop that discovers crystals. The one file to read first.
+
+For every round:
+
+    fill     generate -> screen -> relax -> assess, chunk by chunk, each committed to the ledger
+    decide   triage, surrogate, hypervolume score, DPP: the batch worth verifying
+    verify   the oracle judges the batch at its own level of theory
+    close    count, measure, export; the next round learns from what the ledger holds
+
+Every step reads what it needs from the ledger and writes what it found there, under a key that says what it is. So a
+campaign that was killed at any instant goes on where it stopped: what was committed is not done again, what was not
+is done again with the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paragenesis.engine.decision import Decision, decide_round, measure_round
+from paragenesis.engine.executor import Executor, Outcome
+from paragenesis.engine.ledger import Ledger
+from paragenesis.engine.preflight import Kit
+from paragenesis.engine.records import chunk_tables, decision_tables, verification_tables
+from paragenesis.engine.screening.novelty import Seen
+from paragenesis.engine.spec import CampaignSpec, changed_fields
+from paragenesis.engine.stages import Chunk, ChunkTask, RoundContext, Verification
+from paragenesis.engine.verdict import Verdict
+from paragenesis.errors import ExecutionError, InputError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a campaign is doing now.
+
+    Attributes:
+        round: The round, from 1.
+        phase: "fill", "decide", "verify" or "close".
+        done: How many crystals of this phase are done.
+        total: How many there are.
+        text: What happened last, in words.
+    """
+
+    round: int
+    phase: str
+    done: int
+    total: int
+    text: str
+
+
+def ignore(_: Progress) -> None:
+    """Take no notice of progress."""
+
+
+def open_ledger(kit: Kit, directory: Path) -> Ledger:
+    """The ledger of a campaign: a new one, or the one that is there if it belongs to the same specification.
+
+    Raises:
+        InputError: The directory holds a campaign with another specification; names the fields that changed.
+        LedgerError: The ledger is held by another process, or damaged.
+    """
+    if not Ledger.exists(directory):
+        return Ledger.create(directory, kit.meta)
+    ledger = Ledger.open(directory)
+    changed = changed_fields(json.loads(ledger.meta()["spec"]), kit.spec.identity())
+    if changed:
+        ledger.close()
+        raise InputError(
+            f"the campaign in '{directory}' was started with other settings: {', '.join(changed)} changed; "
+            "change them back to resume it, or give another --directory"
+        )
+    return ledger
+
+
+class Campaign:
+    """A campaign on its ledger."""
+
+    def __init__(
+        self, kit: Kit, ledger: Ledger, executor: Executor, notify: Callable[[Progress], None] = ignore
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            kit: The checked parts.
+            ledger: Where everything is written; the campaign is its one writer.
+            executor: What runs the stages.
+            notify: Told of every step.
+        """
+        self.kit = kit
+        self.ledger = ledger
+        self._executor = executor
+        self._notify = notify
+
+    @property
+    def spec(self) -> CampaignSpec:
+        """The specification."""
+        return self.kit.spec
+
+    def run(self, rounds: int | None = None) -> None:
+        """Run all rounds that are not closed yet.
+
+        Args:
+            rounds: How many rounds in all; the specification's number by default.
+        """
+        closed = set(self.ledger.closed_rounds())
+        for number in range(1, (rounds or self.spec.rounds) + 1):
+            if number not in closed:
+                self.run_round(number)
+
+    def run_round(self, number: int) -> None:
+        """Run one round from where it stands to its close."""
+        self.ledger.open_round(number, self.spec.condition.model_dump_json())
+        self._fill(number)
+        self._decide(number)
+        self._verify(number)
+        self._close(number)
+
+    # --- fill ------------------------------------------------------------------------------------------------------
+
+    def _fill(self, number: int) -> None:
+        """Commit every chunk of the round, in order."""
+        tasks = list(self._tasks(number))
+        committed = self.ledger.committed(number, "chunk")
+        todo = [task for task in tasks if task.key not in committed]
+        done, total = sum(t.n for t in tasks) - sum(t.n for t in todo), sum(t.n for t in tasks)
+        self._tell(number, "fill", done, total, "generating, screening and relaxing")
+        known = self._seen("round <= ?", number)
+        context = RoundContext(self.spec.condition, self._seen("round < ?", number))
+        outcomes = self._executor.stream(self.kit.stages, todo, context)
+        for task, outcome in zip(todo, outcomes, strict=True):
+            chunk = _unique(_result(outcome, task.key), known)
+            self.ledger.commit(task.key, number, "chunk", chunk_tables(chunk))
+            done += task.n
+            self._tell(number, "fill", done, total, f"{len(chunk.alive)} of {len(chunk.crystals)} kept ({task.key})")
+
+    def _tasks(self, number: int) -> Iterator[ChunkTask]:
+        """The round's chunks; the seed of each follows from what it is."""
+        for entry in self.spec.generators:
+            for index, start in enumerate(range(0, entry.n, entry.chunk)):
+                sequence = np.random.SeedSequence([self.spec.seed, number, zlib.crc32(entry.name.encode()), index])
+                yield ChunkTask(
+                    round=number,
+                    generator=entry.name,
+                    index=index,
+                    n=min(entry.chunk, entry.n - start),
+                    seed=int(sequence.generate_state(1)[0]),
+                )
+
+    def _seen(self, which: str, number: int) -> Seen:
+        """The kept crystals of some rounds."""
+        seen = Seen(self.spec.screening)
+        crystals = self.ledger.crystals(f"verdict = 'kept' AND {which}", (number,))
+        keys = self.ledger.query(
+            f"SELECT key FROM candidates WHERE verdict = 'kept' AND {which} ORDER BY candidate_id", (number,)
+        )
+        seen.add(crystals, keys.column("key").to_pylist())
+        return seen
+
+    # --- decide ----------------------------------------------------------------------------------------------------
+
+    def _decide(self, number: int) -> None:
+        """Commit what is verified this round, and why."""
+        if self.ledger.committed(number, "selection"):
+            return
+        self._tell(number, "decide", 0, self.spec.decision.q, "fitting the surrogate and choosing the batch")
+        decision = decide_round(self.ledger, self.kit, number)
+        tables = decision_tables(number, decision, [o.name for o in self.kit.objectives])
+        self.ledger.commit(f"r{number:03d}/selection", number, "selection", tables)
+        self._tell(number, "decide", len(decision.chosen), self.spec.decision.q, _said(decision))
+
+    # --- verify ----------------------------------------------------------------------------------------------------
+
+    def _verify(self, number: int) -> None:
+        """Commit the oracle's answer for every selected crystal."""
+        selected = self.ledger.query("SELECT candidate_id FROM selections WHERE round = ? ORDER BY rank", (number,))
+        ids: list[str] = selected.column("candidate_id").to_pylist()
+        committed = self.ledger.committed(number, "verification")
+        todo = [i for i in ids if _verify_key(number, i) not in committed]
+        done = len(ids) - len(todo)
+        self._tell(number, "verify", done, len(ids), f"asking the oracle ({self.kit.level.key})")
+        crystals = self.ledger.crystals(
+            "candidate_id IN (SELECT candidate_id FROM selections WHERE round = ?)", (number,)
+        )
+        where = {candidate: i for i, candidate in enumerate(crystals.ids)}
+        items = [crystals[where[candidate]] for candidate in todo]
+        names = [o.name for o in self.kit.objectives]
+        for candidate, outcome in zip(todo, self._executor.stream([self.kit.verify], items, None), strict=True):
+            answer: Verification = _result(outcome, candidate)
+            tables = verification_tables(number, answer, self.kit.level, names)
+            self.ledger.commit(_verify_key(number, candidate), number, "verification", tables)
+            done += 1
+            said = answer.errors.get(0) or ", ".join(
+                f"{n} {v:.4g}" for n, v in zip(names, answer.values[0], strict=True)
+            )
+            self._tell(number, "verify", done, len(ids), f"{crystals[where[candidate]].formulas[0]}: {said}")
+
+    # --- close -----------------------------------------------------------------------------------------------------
+
+    def _close(self, number: int) -> None:
+        """Measure the round, close it and export it."""
+        summary = measure_round(self.ledger, self.kit, number)
+        self.ledger.close_round(number, summary)
+        self._tell(number, "close", 1, 1, f"round {number} closed: {summary['hits']} hits")
+
+    def _tell(self, number: int, phase: str, done: int, total: int, text: str) -> None:
+        self.ledger.report_activity(f"round {number}, {phase}: {text}")
+        self._notify(Progress(number, phase, done, total, text))
+
+
+def _unique(chunk: Chunk, known: Seen) -> Chunk:
+    """The chunk without crystals that relaxed into one that is known; the others become known.
+
+    Chunks are relaxed independently of each other, so only here, in the order of the chunks, can a crystal be
+    compared with all that came before it.
+    """
+    rulings: dict[int, Verdict] = {}
+    if chunk.relaxed is None:
+        return chunk
+    row = {candidate: i for i, candidate in enumerate(chunk.relaxed.crystals.ids)}
+    for index in chunk.alive:
+        crystal = chunk.relaxed.crystals[row[chunk.crystals.ids[index]]]
+        twin = known.match(crystal, chunk.keys[index])
+        if twin is None:
+            known.add(crystal, [chunk.keys[index]])
+        else:
+            rulings[index] = Verdict("rejected", "uniqueness", f"duplicate: relaxed into {twin}")
+    return chunk.ruled(rulings)
+
+
+def _result(outcome: Outcome, what: str) -> Any:
+    """The result of an outcome.
+
+    Raises:
+        ExecutionError: A stage raised on the whole item.
+    """
+    if not outcome.ok:
+        raise ExecutionError(
+            f"stage '{outcome.stage}' failed on {what}: {outcome.error}; run the campaign again to resume it"
+        )
+    return outcome.value
+
+
+def _verify_key(number: int, candidate: str) -> str:
+    return f"r{number:03d}/verify/{candidate}"
+
+
+def _said(decision: Decision) -> str:
+    """The decision in words."""
+    held = len(decision.triaged)
+    return f"{len(decision.chosen)} of {len(decision.ids)} selected, {held} held back by triage"

@@ -1,0 +1,36 @@
+"""Crystals as one extended XYZ file, which ASE, OVITO and most other programs of the field read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from paragenesis.crystals import Crystals
+from paragenesis.errors import InputError
+
+
+def write_extxyz(crystals: Crystals, path: Path, infos: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Write crystals with what is known of them; the file is whole or not there.
+
+    Args:
+        crystals: `n` crystals.
+        path: The file; folders above it are made.
+        infos: What stands beside each, by name; id and origin by default.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    from ase.io import write
+
+    atoms = crystals.to_atoms()
+    notes = infos or [{"id": i, "origin": o} for i, o in zip(crystals.ids, crystals.origins, strict=True)]
+    for one, info in zip(atoms, notes, strict=True):
+        one.info = dict(info)
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside, atoms, format="extxyz")
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written: {error.strerror}; give another file") from None

@@ -1,0 +1,180 @@
+"""Figures of merit: stable, unique and novel counts, and how honest intervals were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+from scipy.stats import norm
+
+from paragenesis.crystals import BoolArray, FloatArray
+from paragenesis.errors import InputError
+
+STABLE, METASTABLE = 0.0, 0.1  # eV/atom above the hull: the two cut-offs in use in the field
+
+
+@dataclass(frozen=True)
+class SunCounts:
+    """How many of N generated crystals are stable, unique and novel, with all that such a figure depends on.
+
+    Attributes:
+        n: Generated crystals, those that failed included.
+        stable: At most 0 eV/atom above the hull.
+        metastable: At most 0.1 eV/atom above the hull (the stable ones included).
+        unique: One of each set of duplicates.
+        novel: Not in the novelty reference.
+        sun: Stable (0 eV/atom), unique and novel.
+        msun: Metastable (0.1 eV/atom), unique and novel.
+        scorer: What judged the energies.
+        hull: The hull they were held against.
+        reference: What novelty was judged against.
+    """
+
+    n: int
+    stable: int
+    metastable: int
+    unique: int
+    novel: int
+    sun: int
+    msun: int
+    scorer: str
+    hull: str
+    reference: str
+
+    def __str__(self) -> str:
+        """The figures with their conditions, in one sentence."""
+        return (
+            f"S.U.N. {_share(self.sun, self.n)} at 0 eV/atom and {_share(self.msun, self.n)} at 0.1 eV/atom "
+            f"(scorer {self.scorer}, hull {self.hull}, novelty against {self.reference})"
+        )
+
+
+def count_sun(
+    hull_distances: FloatArray, unique: BoolArray, novel: BoolArray, *, scorer: str, hull: str, reference: str
+) -> SunCounts:
+    """Count stable, unique and novel crystals among all that were generated.
+
+    Args:
+        hull_distances: Energies above the hull, eV/atom, shape `N`; NaN (failed, not relaxed) counts as not stable.
+        unique: True for one of each set of duplicates, shape `N`.
+        novel: True for crystals that the reference does not hold, shape `N`.
+        scorer: What judged the energies.
+        hull: The hull they were held against.
+        reference: What novelty was judged against.
+
+    Raises:
+        InputError: Shapes disagree.
+    """
+    distances = np.asarray(hull_distances, dtype=np.float64)
+    unique, novel = np.asarray(unique, dtype=bool), np.asarray(novel, dtype=bool)
+    if not distances.shape == unique.shape == novel.shape or distances.ndim != 1:
+        raise InputError(
+            f"S.U.N. needs three arrays of shape N, but {distances.shape}, {unique.shape}, {novel.shape} came"
+        )
+    stable, metastable = distances <= STABLE, distances <= METASTABLE
+    return SunCounts(
+        n=len(distances),
+        stable=int(stable.sum()),
+        metastable=int(metastable.sum()),
+        unique=int(unique.sum()),
+        novel=int(novel.sum()),
+        sun=int((stable & unique & novel).sum()),
+        msun=int((metastable & unique & novel).sum()),
+        scorer=scorer,
+        hull=hull,
+        reference=reference,
+    )
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a share (Wilson, J. Am. Stat. Assoc. 22, 209 (1927)); (0, 1) without trials.
+
+    Raises:
+        InputError: More successes than trials, or a negative number of them.
+    """
+    if not 0 <= successes <= n:
+        raise InputError(f"successes must lie between 0 and n, but {successes} of {n} were given")
+    if n == 0:
+        return 0.0, 1.0
+    z = float(norm.ppf(0.5 + 0.5 * level))
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    half = z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
+    scale = 1 + z * z / n
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == n else (centre + half) / scale
+    return low, high
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """How honest the intervals of one objective were.
+
+    Attributes:
+        n: Verified values behind it.
+        level: Nominal coverage of the intervals.
+        coverage: Share of values inside them; NaN without any.
+        miscalibration_area: Mean distance of observed from nominal coverage over all levels, 0 to 0.5.
+        sharpness: Root mean square standard deviation, in the objective's unit.
+        rmse: Root mean square error of the means, same unit.
+    """
+
+    n: int
+    level: float
+    coverage: float
+    miscalibration_area: float
+    sharpness: float
+    rmse: float
+
+
+def calibration(values: FloatArray, mean: FloatArray, std: FloatArray, level: float = 0.9) -> CalibrationReport:
+    """Hold verified values against the predictions made before; entries with a NaN are left out.
+
+    Args:
+        values: What verification found, shape `n`.
+        mean: What was predicted, shape `n`.
+        std: With which standard deviation, shape `n`.
+        level: Nominal coverage of the intervals.
+    """
+    values, mean, std = (np.asarray(array, dtype=np.float64) for array in (values, mean, std))
+    known = np.isfinite(values) & np.isfinite(mean) & np.isfinite(std)
+    values, mean, std = values[known], mean[known], std[known]
+    if len(values) == 0:
+        return CalibrationReport(0, level, np.nan, np.nan, np.nan, np.nan)
+    return CalibrationReport(
+        n=len(values),
+        level=level,
+        coverage=float(interval_coverage(values, mean, std, np.array([level]))[0]),
+        miscalibration_area=miscalibration_area(values, mean, std),
+        sharpness=float(np.sqrt((std**2).mean())),
+        rmse=float(np.sqrt(((values - mean) ** 2).mean())),
+    )
+
+
+def interval_coverage(values: FloatArray, mean: FloatArray, std: FloatArray, levels: FloatArray) -> FloatArray:
+    """Share of values inside the central normal interval of each level, shape of `levels`; the reliability curve."""
+    inside = _central(values, mean, std)[:, None] <= np.asarray(levels)[None, :]
+    return np.asarray(inside.mean(0), dtype=np.float64)
+
+
+def miscalibration_area(values: FloatArray, mean: FloatArray, std: FloatArray, n_levels: int = 100) -> float:
+    """Area between the reliability curve and the diagonal (Tran et al., Mach. Learn.: Sci. Technol. 1, 025006)."""
+    levels = np.linspace(0.0, 1.0, n_levels)
+    gap = np.abs(interval_coverage(values, mean, std, levels) - levels)
+    return float(np.trapezoid(gap, levels))
+
+
+def _central(values: FloatArray, mean: FloatArray, std: FloatArray) -> FloatArray:
+    """The level of the central interval that just holds each value: 0 at the mean, towards 1 far from it."""
+    error = np.abs(values - mean)
+    # a certain prediction is right (level 0) or outside every interval
+    z = np.where(std > 0, error / np.where(std > 0, std, 1.0), np.where(error > 0, np.inf, 0.0))
+    level: FloatArray = 2.0 * ndtr(z) - 1.0
+    return level
+
+
+def _share(count: int, n: int) -> str:
+    low, high = wilson_interval(count, n)
+    share = f"{count / n:.1%}" if n else "-"
+    return f"{count}/{n} = {share} ({low:.1%} to {high:.1%})"

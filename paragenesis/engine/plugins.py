@@ -1,0 +1,85 @@
+"""The one table of short names for generators and oracles, and how a name in a campaign becomes one.
+
+A campaign names a plug-in by an alias from `ALIASES`, as "package.module:Name", or as "file.py:Name" in a file
+beside the campaign. The class is built as `Name(settings, ...)`: `settings` is parsed by the `Settings` class that
+the parameter is annotated with, and of `hull`, `device`, `directory` and `needs` it is handed those it names.
+Objectives have their own table, in `paragenesis.objectives`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from paragenesis.engine.generators.contract import Generator
+from paragenesis.engine.hull import Hull
+from paragenesis.engine.oracles.contract import Oracle
+from paragenesis.errors import InputError
+from paragenesis.naming import find_object
+from paragenesis.objectives.contract import Need
+from paragenesis.settings import Settings
+
+ALIASES: Mapping[str, Mapping[str, str]] = {
+    "generator": {
+        "substitution": "paragenesis.engine.generators.substitution:Substitution",
+        "random": "paragenesis.testing:RandomGenerator",
+    },
+    "oracle": {
+        "potential": "paragenesis.engine.oracles.potential:PotentialOracle",
+        "table": "paragenesis.engine.oracles.table:TableOracle",
+    },
+}
+
+
+def build_generator(use: str, options: Mapping[str, Any], directory: Path) -> Generator:
+    """A generator from its name and settings.
+
+    Raises:
+        InputError: There is no such generator, or its settings do not fit.
+    """
+    generator = _build("generator", use, options, {"directory": directory})
+    if not isinstance(generator, Generator):
+        raise InputError(f"'{use}' is no generator: it needs generate(n, condition, seed) and honours")
+    return generator
+
+
+def build_oracle(
+    use: str, options: Mapping[str, Any], directory: Path, hull: Hull, device: str, needs: frozenset[Need]
+) -> Oracle:
+    """An oracle from its name and settings.
+
+    Raises:
+        InputError: There is no such oracle, or its settings do not fit.
+    """
+    oracle = _build("oracle", use, options, {"hull": hull, "device": device, "directory": directory, "needs": needs})
+    if not isinstance(oracle, Oracle):
+        raise InputError(f"'{use}' is no oracle: it needs verify(crystals) and level")
+    return oracle
+
+
+def _build(kind: str, use: str, options: Mapping[str, Any], surroundings: Mapping[str, Any]) -> Any:
+    """An instance of the class that a name stands for."""
+    aliases = ALIASES[kind]
+    found = find_object(kind, aliases.get(use, use), surroundings["directory"], aliases)
+    if not inspect.isclass(found):
+        if options:
+            raise InputError(f"{kind} '{use}' is an object and takes no options, but got {', '.join(options)}")
+        return found
+    make: Any = found
+    parameters = inspect.signature(make).parameters
+    given = {name: value for name, value in surroundings.items() if name in parameters}
+    settings = _settings_class(make)
+    if settings is not None:
+        return make(settings.parse(options, where=f"{kind} '{use}'"), **given)
+    if unknown := sorted(set(options) - set(parameters)):
+        raise InputError(f"{kind} '{use}' has no option '{unknown[0]}'; it takes {', '.join(parameters) or 'none'}")
+    return make(**options, **given)
+
+
+def _settings_class(found: Any) -> type[Settings] | None:
+    """The settings class in the annotation of a constructor's parameter `settings`, if it has one."""
+    annotation = get_type_hints(found.__init__).get("settings")
+    choices = (annotation, *get_args(annotation))
+    return next((c for c in choices if isinstance(c, type) and issubclass(c, Settings)), None)

@@ -1,0 +1,196 @@
+"""Evaluating a batch so that one bad crystal harms no other: the splitter below judgement and relaxation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from paragenesis.crystals import Crystals
+
+if TYPE_CHECKING:
+    import torch_sim as ts
+
+    from paragenesis.engine.potentials.contract import Potential
+
+SMALLEST_HEIGHT = 0.5  # angstrom; flatter cells have so many neighbours that their list would fill the memory
+SMALLEST_VOLUME = 0.5  # A^3 per atom
+CPU_ATOMS, GPU_ATOMS = 128, 4096  # a batch: enough to hide the cost of a call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """n crystals with N atoms as tensors on a model's device, double precision.
+
+    Attributes:
+        numbers: Atomic numbers, shape `N`.
+        positions: Cartesian, angstrom, shape `N x 3`.
+        cells: Lattice vectors as rows, angstrom, shape `n x 3 x 3`.
+        counts: Atoms per crystal, shape `n`.
+    """
+
+    numbers: Tensor
+    positions: Tensor
+    cells: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, crystals: Crystals, device: torch.device) -> Batch:
+        """The crystals as tensors."""
+        frac = torch.as_tensor(crystals.frac, device=device)
+        cells = torch.as_tensor(crystals.lattices, device=device)
+        owner = torch.as_tensor(crystals.batch, device=device)
+        return cls(
+            numbers=torch.as_tensor(crystals.numbers, device=device),
+            positions=(frac[:, :, None] * cells[owner]).sum(1),
+            cells=cells,
+            counts=torch.as_tensor(crystals.n_atoms, device=device),
+        )
+
+    def __len__(self) -> int:
+        """How many crystals there are."""
+        return len(self.counts)
+
+    @property
+    def owner(self) -> Tensor:
+        """The crystal each atom belongs to, shape `N`."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.counts.device), self.counts)
+
+    def part(self, first: int, last: int) -> Batch:
+        """Crystals `first` to `last - 1`."""
+        begin, end = int(self.counts[:first].sum()), int(self.counts[:last].sum())
+        return Batch(
+            numbers=self.numbers[begin:end],
+            positions=self.positions[begin:end],
+            cells=self.cells[first:last],
+            counts=self.counts[first:last],
+        )
+
+    def state(self, dtype: torch.dtype) -> ts.SimState:
+        """The batch as torch-sim wants it: cell vectors as columns."""
+        import torch_sim as ts
+
+        return ts.SimState(
+            positions=self.positions.to(dtype),
+            masses=torch.ones_like(self.numbers, dtype=dtype),  # neither energies nor forces depend on them
+            cell=self.cells.transpose(1, 2).to(dtype).contiguous(),
+            pbc=True,
+            atomic_numbers=self.numbers,
+            system_idx=self.owner,
+        )
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """What a potential gives for a batch; a refused crystal has NaN everywhere and its error recorded.
+
+    Attributes:
+        energy: Total energies, eV, shape `n`.
+        forces: eV/A, shape `N x 3`.
+        stress: eV/A^3, positive under tension, shape `n x 3 x 3`.
+        magmoms: Atomic moments, mu_B, shape `N`; NaN if not predicted.
+        errors: Why a crystal was refused, by its index.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+    magmoms: Tensor
+    errors: dict[int, str]
+
+
+def evaluate(potential: Potential, batch: Batch) -> Evaluation:
+    """Evaluate a batch; a part that raises is split in halves until the guilty crystal stands alone."""
+    out = Evaluation(
+        energy=torch.full((len(batch),), torch.nan, dtype=torch.float64, device=batch.cells.device),
+        forces=torch.full_like(batch.positions, torch.nan),
+        stress=torch.full_like(batch.cells, torch.nan),
+        magmoms=torch.full_like(batch.positions[:, 0], torch.nan),
+        errors=_unusable(potential, batch),
+    )
+    for first, last in _runs(len(batch), set(out.errors)):
+        _evaluate_part(potential, batch, first, last, out)
+    return out
+
+
+def batches(crystals: Crystals, atoms: int) -> Iterator[range]:
+    """Index ranges of at most `atoms` atoms each (a larger crystal stands alone), in order."""
+    first = 0
+    while first < len(crystals):
+        last = first + 1
+        while last < len(crystals) and int(crystals.offsets[last + 1] - crystals.offsets[first]) <= atoms:
+            last += 1
+        yield range(first, last)
+        first = last
+
+
+def default_atoms(device: torch.device) -> int:
+    """Atoms to evaluate at once where nothing else is asked for."""
+    return CPU_ATOMS if device.type == "cpu" else GPU_ATOMS
+
+
+def _evaluate_part(potential: Potential, batch: Batch, first: int, last: int, out: Evaluation) -> None:
+    """Evaluate crystals `first` to `last - 1` into `out`."""
+    part = batch.part(first, last)
+    try:
+        result = potential.model(part.state(potential.model.dtype))
+    except Exception as error:  # noqa: BLE001 - a model may raise anything for one bad crystal
+        if last - first == 1:
+            out.errors[first] = f"{type(error).__name__}: {error}"
+            return
+        middle = (first + last) // 2
+        _evaluate_part(potential, batch, first, middle, out)
+        _evaluate_part(potential, batch, middle, last, out)
+        return
+    atoms = slice(int(batch.counts[:first].sum()), int(batch.counts[:last].sum()))
+    finite = _finite(result, part)
+    for index in torch.nonzero(~finite).flatten().tolist():
+        out.errors[first + index] = "the potential gave a number that is not finite"
+    whole = finite[part.owner]
+    out.energy[first:last] = torch.where(finite, result["energy"].double(), torch.nan)
+    out.forces[atoms] = torch.where(whole[:, None], result["forces"].double(), torch.nan)
+    out.stress[first:last] = torch.where(finite[:, None, None], result["stress"].double(), torch.nan)
+    if "magmoms" in result:
+        out.magmoms[atoms] = torch.where(whole, result["magmoms"].double(), torch.nan)
+
+
+def _finite(result: dict[str, Tensor], part: Batch) -> Tensor:
+    """Whether a crystal's energy, forces and stress are all finite, shape `n`."""
+    bad_atoms = (~torch.isfinite(result["forces"]).all(dim=1)).to(torch.int64)
+    bad = torch.zeros_like(part.counts).index_add_(0, part.owner, bad_atoms)
+    return (bad == 0) & torch.isfinite(result["energy"]) & torch.isfinite(result["stress"]).flatten(1).all(dim=1)
+
+
+def _runs(n: int, without: set[int]) -> Iterator[tuple[int, int]]:
+    """Maximal ranges of the indices 0 .. n - 1 that hold none of `without`."""
+    first = 0
+    for stop in [*sorted(without), n]:
+        if stop > first:
+            yield first, stop
+        first = stop + 1
+
+
+def _unusable(potential: Potential, batch: Batch) -> dict[int, str]:
+    """Crystals that no potential may be asked about: they could hang it instead of raising."""
+    bad_atoms = (~torch.isfinite(batch.positions).all(dim=1)).to(torch.int64)
+    broken = torch.zeros_like(batch.counts).index_add_(0, batch.owner, bad_atoms) > 0
+    broken |= ~torch.isfinite(batch.cells).flatten(1).all(dim=1)
+    cells = torch.where(
+        broken[:, None, None], torch.eye(3, dtype=batch.cells.dtype, device=batch.cells.device), batch.cells
+    )
+    volume = torch.linalg.det(cells).abs()
+    a, b, c = cells.unbind(1)
+    faces = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=1)
+    heights = volume[:, None] / faces.norm(dim=2).clamp_min(1e-30)
+    flat = (heights.min(dim=1).values < SMALLEST_HEIGHT) | (volume < SMALLEST_VOLUME * batch.counts)
+    errors = dict.fromkeys(torch.nonzero(flat).flatten().tolist(), "the cell is flat or far too small")
+    errors |= dict.fromkeys(torch.nonzero(broken).flatten().tolist(), "a coordinate or lattice vector is not finite")
+    if potential.elements:
+        numbers = torch.split(batch.numbers, batch.counts.tolist())
+        for index, unknown in enumerate(potential.unknown_elements(own.tolist()) for own in numbers):
+            if unknown:
+                errors.setdefault(index, f"{potential.name} does not know atomic number(s) {unknown}")
+    return errors

@@ -1,0 +1,245 @@
+"""Before a campaign starts: build and check everything its specification names.
+
+Whatever can be wrong with a campaign is found here, before anything is written: unknown weights, a potential that
+fails its known-answer check, a hull of another level of theory, an objective that raises, a condition that no
+generator honours. What passes is a `Kit`: the checked parts, and the stages built from them.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from paragenesis.engine.executor import StageSpec
+from paragenesis.engine.generators.contract import Generator
+from paragenesis.engine.hull import Hull, check_pairing
+from paragenesis.engine.level import Level
+from paragenesis.engine.oracles.contract import Oracle
+from paragenesis.engine.oracles.potential import PotentialOracle
+from paragenesis.engine.plugins import build_generator, build_oracle
+from paragenesis.engine.potentials.contract import Potential, load_potential
+from paragenesis.engine.potentials.ensemble import Ensemble
+from paragenesis.engine.potentials.known_answers import known_answer_check
+from paragenesis.engine.references import ElementReferences, references_for
+from paragenesis.engine.screening.screen import Screen
+from paragenesis.engine.spec import CampaignSpec, PotentialEntry
+from paragenesis.engine.stages import Assess, Generate, Relax, Screening, Verify
+from paragenesis.errors import InputError, PotentialError
+from paragenesis.objectives import build_objective, check_objective, sample_relaxed
+from paragenesis.objectives.contract import Need, Objective
+
+REPORTED_PACKAGES = ("paragenesis", "torch", "torch-sim-atomistic", "chgnet", "pymatgen", "botorch", "duckdb", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """The checked parts of a campaign.
+
+    Attributes:
+        spec: The specification it was made from.
+        objectives: The objectives, in the order of the specification.
+        stages: Generate, Screening, Relax, Assess.
+        verify: The stage that asks the oracle.
+        level: The oracle's level of theory.
+        meta: What the ledger keeps of it, as JSON texts by name.
+    """
+
+    spec: CampaignSpec
+    objectives: tuple[Objective, ...]
+    stages: tuple[StageSpec, ...]
+    verify: StageSpec
+    level: Level
+    meta: Mapping[str, str]
+
+
+def prepare(spec: CampaignSpec) -> Kit:
+    """Build and check everything a specification names.
+
+    Raises:
+        InputError: Something the user named cannot be used.
+        PotentialError: A potential fails its known-answer check.
+    """
+    objectives = load_objectives(spec)
+    generators = {
+        entry.name: partial(build_generator, entry.use, entry.options, spec.directory) for entry in spec.generators
+    }
+    _check_generators(spec, {name: build() for name, build in generators.items()})
+    hull = _hull(spec)
+    device = pick_device(spec.device)
+    potentials = [_checked_potential(entry, device) for entry in spec.potentials]
+    references = [
+        references_for(p, spec.directory / e.reference_data if e.reference_data else None)
+        for p, e in zip(potentials, spec.potentials, strict=True)
+    ]
+    pairings = [check_pairing(p.level, hull, spec.hull.mixed) for p in potentials]
+    needs: frozenset[Need] = frozenset().union(*(o.needs for o in objectives))
+    make_oracle = partial(build_oracle, spec.oracle.use, spec.oracle.options, spec.directory, hull, device, needs)
+    oracle = make_oracle()
+    if isinstance(oracle, PotentialOracle):
+        _check_known_answers(oracle.potential)
+    pairings.append(check_pairing(oracle.level, hull, spec.hull.mixed))
+    return Kit(
+        spec=spec,
+        objectives=objectives,
+        stages=_stages(spec, generators, objectives, references, hull, device, needs),
+        verify=StageSpec("verify", Verify, (make_oracle, objectives), "potentials", spec.resources.potentials),
+        level=oracle.level,
+        meta=_meta(spec, objectives, potentials, references, hull, [p for p in pairings if p], oracle),
+    )
+
+
+def load_objectives(spec: CampaignSpec) -> tuple[Objective, ...]:
+    """The objectives of a specification, each checked on sample crystals.
+
+    Raises:
+        InputError: One cannot be found, breaks the contract, raises, or shares its name with another.
+    """
+    elements = spec.condition.exact_elements or spec.condition.allowed_elements
+    sample = sample_relaxed(elements) if elements else sample_relaxed()
+    objectives = []
+    for entry in spec.objectives:
+        if isinstance(entry, Objective):
+            objective = entry
+        else:
+            options = {"use": entry} if isinstance(entry, str) else dict(entry)
+            objective = build_objective(options.pop("use"), options, spec.directory)
+        problems = check_objective(objective, sample)
+        if problems:
+            raise InputError(f"objective '{objective.name}' cannot be used: {problems[0]}")
+        objectives.append(objective)
+    names = [o.name for o in objectives]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two objectives are called '{name}'; give one of them another name")
+    for rule in spec.hits:
+        if rule.objective not in names:
+            raise InputError(f"hits: '{rule.objective}' is no objective of this campaign; there are {', '.join(names)}")
+    return tuple(objectives)
+
+
+def build_ensemble(
+    entries: Sequence[PotentialEntry], references: Sequence[ElementReferences], hull: Hull, device: str
+) -> Ensemble:
+    """Load the members of an ensemble; runs on the worker that will use them."""
+    return Ensemble(potentials=[_load(entry, device) for entry in entries], references=references, hull=hull)
+
+
+def pick_device(wanted: str) -> str:
+    """The torch device to use: "auto" takes a GPU where there is one.
+
+    Raises:
+        InputError: A GPU is asked for and there is none.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f'device \'{wanted}\' was asked for, but torch sees no GPU; use device = "auto" or "cpu"')
+    return wanted
+
+
+def _load(entry: PotentialEntry, device: str) -> Potential:
+    return load_potential(entry.name, device=device, sha256=entry.sha256, functional=entry.functional)
+
+
+def _checked_potential(entry: PotentialEntry, device: str) -> Potential:
+    potential = _load(entry, device)
+    _check_known_answers(potential)
+    return potential
+
+
+def _check_known_answers(potential: Potential) -> None:
+    answer = known_answer_check(potential)
+    if not answer.passed:
+        raise PotentialError(answer.sentence)
+
+
+def _check_generators(spec: CampaignSpec, generators: Mapping[str, Generator]) -> None:
+    """One crystal from each generator shows that it honours the condition and has candidates at all."""
+    for name, generator in generators.items():
+        refused = sorted(spec.condition.parts() - generator.honours)
+        if refused:
+            raise InputError(
+                f"generator '{name}' cannot honour condition.{refused[0]}; drop it or use another generator"
+            )
+        if not len(generator.generate(1, spec.condition, spec.seed)):
+            raise InputError(f"generator '{name}' has no candidate for this condition; widen it")
+
+
+def _hull(spec: CampaignSpec) -> Hull:
+    if spec.hull.reference == "embedded":
+        return Hull.embedded()
+    if spec.hull.functional is None:
+        raise InputError("hull.functional is missing; name the level of theory of the file's energies")
+    return Hull.from_file(spec.directory / spec.hull.reference, functional=spec.hull.functional)
+
+
+def _stages(
+    spec: CampaignSpec,
+    generators: Mapping[str, Any],
+    objectives: tuple[Objective, ...],
+    references: Sequence[ElementReferences],
+    hull: Hull,
+    device: str,
+    needs: frozenset[Need],
+) -> tuple[StageSpec, ...]:
+    screen = partial(Screen, spec.screening.located(spec.directory))
+    ensemble = partial(build_ensemble, spec.potentials, tuple(references), hull, device)
+    light, heavy = spec.resources.generate, spec.resources.potentials
+    return (
+        StageSpec("generate", Generate, (generators,), "generate", light),
+        StageSpec("screen", Screening, (screen,), "generate", light),
+        StageSpec("relax", Relax, (ensemble, spec.relax, needs), "potentials", heavy),
+        StageSpec("assess", Assess, (screen, objectives), "generate", light),
+    )
+
+
+def _meta(
+    spec: CampaignSpec,
+    objectives: Sequence[Objective],
+    potentials: Sequence[Potential],
+    references: Sequence[ElementReferences],
+    hull: Hull,
+    pairings: Sequence[str],
+    oracle: Oracle,
+) -> dict[str, str]:
+    """What the ledger keeps of a campaign's parts."""
+    members = [
+        {
+            "name": p.name,
+            "level_key": p.level.key,
+            "level": p.level.model_dump(mode="json"),
+            "references": {"mae": r.mae, "bias": r.bias, "n_held_out": r.n_held_out, "source": r.source},
+        }
+        for p, r in zip(potentials, references, strict=True)
+    ]
+    system = spec.condition.chemical_system
+    coverage = [hull.coverage(system).sentence] if system else []
+    parts = {
+        "spec": spec.identity(),
+        "objectives": [{"name": o.name, "unit": o.unit, "goal": o.goal.model_dump()} for o in objectives],
+        "hits": [rule.model_dump() for rule in spec.hits],
+        "hull": {
+            "name": hull.name,
+            "functional": hull.functional,
+            "description": hull.describe(),
+            "coverage": coverage,
+            "mixed": spec.hull.mixed,
+            "pairing": list(pairings),
+        },
+        "members": members,
+        "oracle": {
+            "name": spec.oracle.use,
+            "level_key": oracle.level.key,
+            "level": oracle.level.model_dump(mode="json"),
+        },
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in REPORTED_PACKAGES}},
+    }
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in parts.items()}
+    return {"name": spec.name, "seed": str(spec.seed), **texts}

@@ -1,0 +1,167 @@
+"""What a campaign writes: chunks, decisions and verifications as rows of the ledger's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from paragenesis.crystals import Crystals
+from paragenesis.engine.decision import Decision, posterior_model
+from paragenesis.engine.ledger import rows, structure_columns
+from paragenesis.engine.level import Level
+from paragenesis.engine.stages import Chunk, Verification
+
+Tables = dict[str, pa.Table]
+
+MEMBER_PROPERTIES = {  # a member's properties in the ledger, and the tables of Relaxed they come from
+    "energy": "energies",
+    "formation_energy": "formation_energies",
+    "energy_above_hull": "hull_distances",
+    "max_force": "max_forces",
+    "pressure": "pressures",
+    "magnetic_moment": "magnetic_moments",
+}
+
+
+def chunk_tables(chunk: Chunk) -> Tables:
+    """Rows of `candidates` and `predictions` for a finished chunk."""
+    return {"candidates": _candidates(chunk), "predictions": _chunk_predictions(chunk)}
+
+
+def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) -> Tables:
+    """Rows of `triage`, `selections` and `predictions` for a round's decision."""
+    ids, chosen, selection = decision.ids, decision.chosen.tolist(), decision.selection
+    return {
+        "selections": rows(
+            "selections",
+            round=round_,
+            candidate_id=[ids[i] for i in chosen],
+            rank=list(range(1, len(chosen) + 1)),
+            score=selection.score,
+            gain=selection.gain,
+            uncertainty=selection.uncertainty,
+            why=list(selection.why),
+        ),
+        "triage": rows(
+            "triage",
+            round=round_,
+            candidate_id=[ids[t.index] for t in decision.triaged],
+            reason=[t.reason for t in decision.triaged],
+            detail=[t.detail for t in decision.triaged],
+        ),
+        "predictions": rows(
+            "predictions",
+            candidate_id=[ids[i] for i in chosen for _ in objectives],
+            model=posterior_model(round_),
+            property=list(objectives) * len(chosen),
+            mean=decision.mean[chosen].reshape(-1),
+            std=decision.std[chosen].reshape(-1),
+        ),
+    }
+
+
+def verification_tables(round_: int, verification: Verification, level: Level, objectives: Sequence[str]) -> Tables:
+    """Rows of `verifications`, `verified_structures` and `levels` for an oracle's answer."""
+    verified, errors = verification.verified, verification.errors
+    ids, m = verified.crystals.ids, len(objectives)
+    good = [i for i in range(len(ids)) if i not in errors]
+    bad = [i for i in range(len(ids)) if i in errors]
+    cost = verified.cost_seconds
+    tables = {
+        "levels": rows("levels", level_key=[level.key], level=level.model_dump_json()),
+        "verifications": rows(
+            "verifications",
+            candidate_id=[ids[i] for i in good for _ in objectives] + [ids[i] for i in bad],
+            level_key=level.key,
+            property=list(objectives) * len(good) + [""] * len(bad),
+            round=round_,
+            status=["verified"] * (len(good) * m) + ["failed"] * len(bad),
+            value=np.concatenate([verification.values[good].reshape(-1), np.full(len(bad), np.nan)]),
+            error=[None] * (len(good) * m) + [errors[i] for i in bad],
+            cost_seconds=np.concatenate([np.repeat(cost[good], m), cost[bad]]),
+        ),
+    }
+    if verified.relaxed is not None and good:
+        tables["verified_structures"] = rows(
+            "verified_structures",
+            candidate_id=[ids[i] for i in good],
+            level_key=level.key,
+            round=round_,
+            energy=verified.relaxed.energies[0][good],
+            **structure_columns(verified.relaxed.crystals[good]),
+        )
+    return tables
+
+
+def _candidates(chunk: Chunk) -> pa.Table:
+    """One row for every crystal of a chunk, with its final and its initial geometry."""
+    crystals, task, n = chunk.crystals, chunk.task, len(chunk.crystals)
+    relaxed = {} if chunk.relaxed is None else {c: i for i, c in enumerate(chunk.relaxed.crystals.ids)}
+    row = [relaxed.get(candidate, -1) for candidate in crystals.ids]
+    names = [_names(crystals, i) for i in range(n)]
+    return rows(
+        "candidates",
+        candidate_id=list(crystals.ids),
+        round=task.round,
+        generator=task.generator,
+        chunk=task.index,
+        origin=list(crystals.origins),
+        formula=[formula for formula, _ in names],
+        chemical_system=[system for _, system in names],
+        space_group=chunk.space_groups,
+        n_atoms=crystals.n_atoms,
+        key=list(chunk.keys),
+        verdict=[v.status for v in chunk.verdicts],
+        stage=[v.stage or None for v in chunk.verdicts],
+        reason=[v.reason or None for v in chunk.verdicts],
+        **structure_columns(_final_geometry(chunk, row)),
+        **structure_columns(crystals, prefix="initial_"),
+        converged=[_at(chunk, "converged", r) for r in row],
+        steps=[_at(chunk, "steps", r) for r in row],
+    )
+
+
+def _at(chunk: Chunk, name: str, row: int) -> Any:
+    """An entry of a per-crystal array of the chunk's judgements; None for a crystal that was not relaxed."""
+    return None if chunk.relaxed is None or row < 0 else getattr(chunk.relaxed, name)[row].item()
+
+
+def _final_geometry(chunk: Chunk, row: Sequence[int]) -> Crystals:
+    """The relaxed geometry where there is one, else the generated one."""
+    if chunk.relaxed is None:
+        return chunk.crystals
+    n, both = len(chunk.crystals), Crystals.concatenate([chunk.crystals, chunk.relaxed.crystals])
+    return both[[n + r if r >= 0 else i for i, r in enumerate(row)]]
+
+
+def _names(crystals: Crystals, index: int) -> tuple[str, str]:
+    """Formula and chemical system; empty for a crystal with impossible elements, which a generator may make."""
+    try:
+        return crystals[index].formulas[0], crystals[index].chemical_systems[0]
+    except (ValueError, KeyError):
+        return "", ""
+
+
+def _chunk_predictions(chunk: Chunk) -> pa.Table:
+    """What every member and the ensemble say of the crystals still kept."""
+    kept = {chunk.crystals.ids[i] for i in chunk.alive}
+    refused = {(member, candidate): error for member, candidate, error in chunk.refusals}
+    out: list[tuple[str, str, str, float, float, str | None]] = []
+    if chunk.relaxed is not None:
+        for i, candidate in enumerate(chunk.relaxed.crystals.ids):
+            if candidate not in kept:
+                continue
+            for m, member in enumerate(chunk.relaxed.members):
+                note = refused.get((member, candidate))
+                for name, table in MEMBER_PROPERTIES.items():
+                    value = getattr(chunk.relaxed, table)[m, i]
+                    if np.isfinite(value) or note:
+                        out.append((candidate, member, name, value, np.nan, note))
+            for name, estimate in chunk.estimates.items():
+                out.append((candidate, "ensemble", name, estimate.mean[i], estimate.std[i], None))
+    names = ("candidate_id", "model", "property", "mean", "std", "note")
+    columns = {name: [row[k] for row in out] for k, name in enumerate(names)}
+    return rows("predictions", **columns)

@@ -1,0 +1,234 @@
+"""The specification of a campaign: everything that decides what it will do, as frozen settings.
+
+It is read from a TOML file or written in Python, stored in the ledger, and compared when a campaign is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from paragenesis.engine.acquisition.select import DecisionSettings
+from paragenesis.engine.acquisition.triage import TriageSettings
+from paragenesis.engine.executor import Resources
+from paragenesis.engine.generators.condition import Condition
+from paragenesis.engine.potentials.relax import RelaxSettings
+from paragenesis.engine.screening.settings import ScreeningSettings
+from paragenesis.engine.surrogate import SurrogateSettings
+from paragenesis.errors import InputError
+from paragenesis.objectives.contract import Objective
+from paragenesis.settings import Settings
+
+NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+
+
+class GeneratorEntry(Settings):
+    """One generator's part in every round.
+
+    Attributes:
+        use: Which one: an alias ("substitution"), "package.module:Name" or "file.py:Name".
+        n: Crystals it makes each round.
+        chunk: Crystals made, relaxed and committed together.
+        options: Its own settings.
+    """
+
+    use: str = "substitution"
+    n: int = Field(ge=1)
+    chunk: int = Field(default=16, ge=1)
+    options: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """A short name for ids: the alias, or what stands after the colon."""
+        return re.sub(r"[^a-z0-9]+", "-", self.use.rsplit(":", 1)[-1].lower()).strip("-")
+
+
+class PotentialEntry(Settings):
+    """A member of the ensemble, or an oracle.
+
+    Attributes:
+        name: "chgnet-0.3.0", "matgl:FOLDER", "mace:FILE", ...
+        sha256: Expected hash of the weights; needed for pickled weights from elsewhere.
+        functional: The level the weights were trained to imitate, where they do not say so themselves.
+        reference_data: Crystals with known formation energies to fit elemental references on, for weights
+            whose references do not ship with the package.
+    """
+
+    name: str
+    sha256: str | None = None
+    functional: str | None = None
+    reference_data: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class HullEntry(Settings):
+    """The hull that stability is measured against.
+
+    Attributes:
+        reference: "embedded", or a CSV/Parquet file with formula and formation_energy_per_atom.
+        functional: The level of theory of the file's energies.
+        mixed: Allow potentials and oracles that imitate another level than the hull's; the report says so.
+    """
+
+    reference: str = "embedded"
+    functional: str | None = None
+    mixed: bool = False
+
+
+class OracleEntry(Settings):
+    """What verifies the selected crystals.
+
+    Attributes:
+        use: "potential", "table", "package.module:Name" or "file.py:Name".
+        options: Its own settings.
+    """
+
+    use: str = "potential"
+    options: dict[str, Any] = {}
+
+
+class HitRule(Settings):
+    """A verified crystal is a hit if this objective's value lies within the bounds; all rules must hold."""
+
+    objective: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is within the bounds; NaN never is."""
+        low = self.at_least if self.at_least is not None else float("-inf")
+        high = self.at_most if self.at_most is not None else float("inf")
+        return low <= value <= high
+
+
+class ResourceEntries(Settings):
+    """What the workers of each host may use; has no influence on the results."""
+
+    generate: Resources = Resources()
+    potentials: Resources = Resources(workers=0)
+
+
+class CampaignSpec(Settings):
+    """A whole campaign.
+
+    Attributes:
+        name: Lower-case letters, digits, '-' and '_'.
+        seed: Fixes every random choice.
+        rounds: Rounds to run; may be raised later.
+        condition: What every generated crystal must obey.
+        objectives: What is wanted: aliases, tables with `use`, or objects (in Python).
+        potentials: The ensemble; the first member relaxes.
+    """
+
+    name: str
+    seed: int = Field(default=0, ge=0)
+    rounds: int = Field(default=2, ge=1)
+    condition: Condition = Condition()
+    generators: tuple[GeneratorEntry, ...] = Field(min_length=1)
+    screening: ScreeningSettings = ScreeningSettings()
+    potentials: tuple[PotentialEntry, ...] = Field(min_length=1)
+    relax: RelaxSettings = RelaxSettings()
+    hull: HullEntry = HullEntry()
+    objectives: tuple[Any, ...] = Field(min_length=1)
+    surrogate: SurrogateSettings = SurrogateSettings()
+    triage: TriageSettings = TriageSettings()
+    decision: DecisionSettings = DecisionSettings()
+    oracle: OracleEntry = OracleEntry()
+    hits: tuple[HitRule, ...] = ()
+    device: str = "auto"
+    resources: ResourceEntries = ResourceEntries()
+    directory: Path = Field(default=Path(), exclude=True)  # what relative paths in the specification start from
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a campaign file; relative paths in it start from its folder.
+
+        Raises:
+            InputError: The file is missing, is not TOML, or holds something unusable; the message names the field.
+        """
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"no campaign file at '{path}'; give the path of a TOML file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the campaign file '{path}' cannot be read: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"'{path}' is not valid TOML: {error}") from None
+        return cls.parse({**values, "directory": path.resolve().parent}, where=path.name)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not NAME.match(name):
+            raise ValueError(
+                f"'{name}' cannot be a name; use up to 64 lower-case letters, digits, '-' and '_', not first '-' or '_'"
+            )
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _usable_objectives(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        for entry in entries:
+            named = isinstance(entry, str) or (isinstance(entry, Mapping) and isinstance(entry.get("use"), str))
+            if not named and not isinstance(entry, Objective):
+                raise ValueError(f'{entry!r} is no objective; give an alias, a table with use = "...", or an Objective')
+        return entries
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [g.name for g in self.generators]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two generators share a name: {', '.join(names)}; join their numbers in one entry")
+        members = [p.name for p in self.potentials]
+        if len(set(members)) < len(members):
+            raise ValueError(f"a potential is named twice: {', '.join(members)}")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change when the campaign is resumed, as plain values.
+
+        The number of rounds may be raised and the resources may differ; files that it names count by their content.
+        """
+        plain = self.model_dump(mode="json", exclude={"rounds", "resources", "device", "objectives"})
+        plain["objectives"] = [_plain_objective(entry) for entry in self.objectives]
+        return {**plain, "files": dict(sorted(self._files(plain)))}
+
+    def _files(self, value: Any) -> Iterator[tuple[str, str]]:
+        """Name and sha256 of every file beside the campaign that its plain values name ("file.py:name", too)."""
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, list):
+            for part in value:
+                yield from self._files(part)
+        elif isinstance(value, str) and value:
+            for name in {value, value.rsplit(":", 1)[0], value.split(":", 1)[-1]}:
+                file = self.directory / name
+                if len(name) < 256 and file.is_file():
+                    yield name, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _plain_objective(entry: Any) -> dict[str, Any]:
+    if isinstance(entry, Objective):
+        return {"use": "object", "name": entry.name, "unit": entry.unit, "goal": entry.goal.model_dump()}
+    return {"use": entry} if isinstance(entry, str) else dict(entry)
+
+
+def changed_fields(old: Any, new: Any, path: str = "") -> list[str]:
+    """Names of the fields in which two nested plain values differ, such as "relax.fmax"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [c for k in keys for c in changed_fields(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [c for i, (a, b) in enumerate(zip(old, new, strict=True)) for c in changed_fields(a, b, f"{path}.{i}")]
+    return [] if old == new else [path]

@@ -1,0 +1,37 @@
+"""Crystals that the tests of the potentials share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from paragenesis.crystals import Crystals
+
+
+@pytest.fixture(scope="session")
+def rattled() -> Crystals:
+    """Four small crystals off their equilibrium: two rocksalts, an intermetallic, a semiconductor."""
+    atoms = [
+        bulk("NaCl", "rocksalt", 5.8, cubic=True),
+        bulk("MgO", "rocksalt", 4.1),
+        bulk("NiAl", "cesiumchloride", 2.95),
+        bulk("GaAs", "zincblende", 5.6),
+    ]
+    for seed, one in enumerate(atoms):
+        one.rattle(0.05, seed=seed)
+        strain = np.random.default_rng(seed).normal(0, 0.02, (3, 3))
+        one.set_cell(one.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    return Crystals.from_atoms(atoms, ids=["NaCl", "MgO", "NiAl", "GaAs"])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Small crystals are slower on many threads than on one, and far slower where other work wants the cores too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,168 @@
+"""Whole campaigns with a Lennard-Jones potential: seconds, no weights, the same path as the real thing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paragenesis.engine.campaign import Progress
+from paragenesis.engine.executor import InlineExecutor, Outcome
+from paragenesis.engine.ledger import LedgerReader, digest, verify_ledger
+from paragenesis.engine.spec import CampaignSpec
+from paragenesis.errors import ExecutionError, InputError
+from paragenesis.launch import run
+from paragenesis.objectives import Estimate, Minimize, objective
+
+MakeSpec = Callable[..., CampaignSpec]
+
+
+def query(directory: Path, sql: str) -> list[dict[str, Any]]:
+    with LedgerReader.open(directory) as ledger:
+        rows: list[dict[str, Any]] = ledger.query(sql).to_pylist()
+    return rows
+
+
+def test_every_generated_crystal_has_one_verdict_and_the_ledger_is_sound(tiny: MakeSpec, tmp_path: Path) -> None:
+    finished = run(tiny(), tmp_path / "c", executor="inline")
+    rounds = query(finished.directory, "SELECT * FROM rounds ORDER BY round")
+    assert [r["state"] for r in rounds] == ["closed", "closed"]
+    assert [r["generated"] for r in rounds] == [24, 24]
+    assert all(r["generated"] == r["kept"] + r["rejected"] + r["failed"] for r in rounds)
+    assert all(r["selected"] == r["verified"] == 3 for r in rounds)
+    assert rounds[1]["hypervolume"] >= rounds[0]["hypervolume"]
+    assert verify_ledger(finished.directory) == []
+    assert finished.report.is_file()
+    chosen = query(finished.directory, "SELECT count(DISTINCT candidate_id) AS n FROM selections")
+    assert chosen[0]["n"] == 6, "no crystal is selected twice"
+
+
+def test_the_second_round_learns_from_the_first(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(), tmp_path / "c", executor="inline")
+    calibration = query(tmp_path / "c", "SELECT calibration FROM rounds ORDER BY round")
+    assert [json.loads(row["calibration"])["learnt_from"] for row in calibration] == [0, 3]
+
+
+def test_another_seed_gives_another_campaign_the_same_seed_the_same(tiny: MakeSpec, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(tiny(seed=seed, rounds=1), tmp_path / name, executor="inline")
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert digest(tmp_path / "a") != digest(tmp_path / "c")
+
+
+class Interrupted(InlineExecutor):
+    """Stops after some outcomes, as a killed process would."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def stream(self, stages: Any, items: Any, context: Any) -> Any:
+        for outcome in super().stream(stages, items, context):
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            yield outcome
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5, 8])
+def test_an_interrupted_campaign_resumes_to_the_same_ledger(tiny: MakeSpec, tmp_path: Path, after: int) -> None:
+    run(tiny(), tmp_path / "whole", executor="inline")
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), tmp_path / "broken", executor=Interrupted(after))
+    run(tiny(), tmp_path / "broken", executor="inline")
+    assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
+
+
+def test_a_finished_campaign_is_not_run_again_but_can_be_extended(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(rounds=1), tmp_path / "c", executor="inline")
+    phases: list[Progress] = []
+    run(tiny(rounds=1), tmp_path / "c", executor="inline", notify=phases.append)
+    assert {p.phase for p in phases} == {"check"}
+    run(tiny(rounds=2), tmp_path / "c", executor="inline")
+    assert len(query(tmp_path / "c", "SELECT 1 FROM rounds")) == 2
+
+
+def test_a_changed_campaign_is_refused_with_the_names_of_the_fields(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(rounds=1), tmp_path / "c", executor="inline")
+    before = digest(tmp_path / "c")
+    with pytest.raises(InputError, match=r"relax\.fmax, seed changed"):
+        run(tiny(rounds=1, seed=5, relax={"fmax": 0.3, "max_steps": 30}), tmp_path / "c", executor="inline")
+    assert digest(tmp_path / "c") == before
+
+
+@objective(goal=Minimize(), unit="1")
+def fussy(relaxed: Any) -> Any:
+    """Cannot bear crystals with four atoms, though the check has none of those."""
+    if 4 in relaxed.crystals.n_atoms.tolist():
+        raise ValueError("four atoms")
+    return relaxed.crystals.densities
+
+
+def test_a_crystal_that_an_objective_cannot_bear_is_failed_and_its_neighbours_go_on(
+    tiny: MakeSpec, tmp_path: Path
+) -> None:
+    run(tiny(objectives=(fussy, "formation_energy"), rounds=1), tmp_path / "c", executor="inline")
+    failed = query(tmp_path / "c", "SELECT stage, reason, n_atoms FROM candidates WHERE verdict = 'failed'")
+    assert failed
+    assert all(row["n_atoms"] == 4 and "'fussy'" in row["reason"] and "four atoms" in row["reason"] for row in failed)
+    assert query(tmp_path / "c", "SELECT 1 FROM candidates WHERE verdict = 'kept'")
+
+
+@objective(goal=Minimize(), unit="1")
+def broken(relaxed: Any) -> Estimate:
+    """Always raises."""
+    raise RuntimeError("out of order")
+
+
+def test_an_objective_that_raises_is_found_before_anything_is_written(tiny: MakeSpec, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'broken'.*out of order"):
+        run(tiny(objectives=(broken,)), tmp_path / "c", executor="inline")
+    assert not (tmp_path / "c").exists()
+
+
+class Failing(InlineExecutor):
+    def stream(self, stages: Any, items: Any, context: Any) -> Any:
+        for _ in items:
+            yield Outcome(stage="relax", error="RuntimeError: lightning")
+
+
+def test_a_stage_that_fails_on_a_whole_chunk_stops_the_campaign_resumably(tiny: MakeSpec, tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError, match=r"'relax' failed.*lightning.*resume"):
+        run(tiny(rounds=1), tmp_path / "c", executor=Failing())
+    run(tiny(rounds=1), tmp_path / "c", executor="inline")
+    assert verify_ledger(tmp_path / "c") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hits": [{"objective": "hardness"}]}, "'hardness' is no objective.*formation_energy"),
+        ({"hull": {"reference": "embedded", "mixed": False}}, "mixed = true"),
+        ({"hull": {"reference": "no.csv", "functional": "x"}}, r"no\.csv"),
+        ({"potentials": ["chgnet-0.3.1"]}, "chgnet-0.3.0"),
+        ({"objectives": ["densty"]}, "did you mean 'density'"),
+        ({"objectives": ["density", "density"]}, "two objectives are called 'density'"),
+        ({"generators": [{"use": "substitutoin", "n": 4}]}, "substitution"),
+        ({"condition": {"chemical_system": "Na-Cl", "space_group": 225}}, "space_group"),
+        ({"oracle": {"use": "potential", "options": {"potental": "x"}}}, "potental"),
+        ({"device": "cuda"}, "no GPU"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
+    tiny: MakeSpec, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(tiny(**change), tmp_path / "c", executor="inline")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_and_inline_write_the_same_ledger(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(), tmp_path / "inline", executor="inline")
+    run(tiny(resources={"potentials": {"workers": 2}}), tmp_path / "ray", executor="ray")
+    assert digest(tmp_path / "ray") == digest(tmp_path / "inline")

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from paragenesis.engine.verdict import KEPT, Verdict
+from paragenesis.errors import InputError
+
+
+def test_the_cause_is_the_first_word_of_the_reason() -> None:
+    assert Verdict("rejected", "screen", "volume: 3.1 A^3/atom is outside 4 to 150").cause == "volume"
+    assert KEPT.cause == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "stage", "reason"),
+    [("kept", "screen", ""), ("kept", "", "why"), ("rejected", "", "why"), ("failed", "relax", ""), ("lost", "a", "b")],
+)
+def test_a_verdict_without_its_reason_is_refused(status: str, stage: str, reason: str) -> None:
+    with pytest.raises(InputError):
+        Verdict(status, stage, reason)  # type: ignore[arg-type]
