@@ -48,7 +48,7 @@ class Times:
 
 
 def sample(data: Path, n: int, seed: int) -> Crystals:
-    """n displaced crystals of the data."""
+    """Displaced crystals of the data, n of them."""
     from pymatgen.core import Structure
 
     with gzip.open(data, "rt", newline="") as file:
@@ -74,9 +74,11 @@ class Engine:
     """The engine's batched relaxation."""
 
     def __init__(self, settings: RelaxSettings) -> None:
+        """Load the potential."""
         self.potential, self.settings = load_potential(POTENTIAL), settings
 
     def __call__(self, crystals: Crystals) -> Times:
+        """Relax and time."""
         start = time.perf_counter()
         result = relax(self.potential, crystals, self.settings)
         seconds = time.perf_counter() - start
@@ -87,6 +89,7 @@ class Serial:
     """One crystal after another with ASE and CHGNet's own calculator."""
 
     def __init__(self, settings: RelaxSettings) -> None:
+        """Load the calculator."""
         from chgnet.model import CHGNet
         from chgnet.model.dynamics import CHGNetCalculator
 
@@ -96,6 +99,7 @@ class Serial:
         self.settings = settings
 
     def __call__(self, crystals: Crystals) -> Times:
+        """Relax and time."""
         from ase.filters import FrechetCellFilter
         from ase.optimize import FIRE
 

@@ -318,14 +318,15 @@ def _mixture_energy(fractions: FloatArray, energies: FloatArray, x: FloatArray) 
 
 def _read(composition: Composition | str, where: str) -> dict[str, float]:
     """Atomic fractions by element symbol, sorted by symbol; isotopes and oxidation states do not count."""
-    from pymatgen.core import Composition, Element
+    from ase.data import chemical_symbols
+    from pymatgen.core import Composition
 
     try:
         read = composition if isinstance(composition, Composition) else Composition(str(composition))
         amounts: defaultdict[str, float] = defaultdict(float)
         for species, amount in read.items():
-            amounts[Element.from_Z(species.Z).symbol] += amount
-    except (ValueError, AttributeError, TypeError):
+            amounts[chemical_symbols[species.Z]] += amount
+    except (ValueError, AttributeError, TypeError, IndexError):
         amounts = defaultdict(float)
     total = sum(amounts.values())
     if not total > 0:

@@ -191,6 +191,12 @@ def test_known_weights_get_the_shipped_references() -> None:
         assert "Materials Project (CC BY 4.0)" in shipped.source
 
 
+def test_the_shared_tensornets_have_shipped_references(shared_weights: Path) -> None:
+    for folder in sorted(shared_weights.glob("TensorNet-*")):
+        weights = file_sha256(*(folder / name for name in ("model.json", "model.pt", "state.pt")))
+        assert shipped_references()[weights].mae < 0.09
+
+
 def test_a_change_of_one_reference_changes_the_key() -> None:
     one = ElementReferences(TRUE, 0.02, 0.0, 9, "a")
     assert one.key == ElementReferences(dict(reversed(TRUE.items())), 0.5, 0.1, 2, "b").key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +55,7 @@ class Batch:
         """How many crystals there are."""
         return len(self.counts)
 
-    @property
+    @cached_property
     def owner(self) -> Tensor:
         """The crystal each atom belongs to, shape `N`."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.counts.device), self.counts)

@@ -14,6 +14,7 @@ positions x = q F^T and cell h = h0 F^T (rows), F = exp(log_F / n_atoms).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -84,18 +85,18 @@ class Walkers:
         """How many crystals there are."""
         return len(self.counts)
 
-    @property
+    @cached_property
     def owner(self) -> Tensor:
         """The crystal each atom belongs to, shape `N`."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.counts.device), self.counts)
 
-    @property
+    @cached_property
     def deformations(self) -> Tensor:
         """Deformation gradients F, shape `n x 3 x 3`."""
         F: Tensor = torch.linalg.matrix_exp(self.logarithms)
         return F
 
-    @property
+    @cached_property
     def logarithms(self) -> Tensor:
         """Logarithms of the deformation gradients, shape `n x 3 x 3`."""
         return self.log_deformation / self.counts.view(-1, 1, 1)

@@ -29,7 +29,7 @@ def test_weights_with_exchanged_atoms_fail_and_repaired_ones_pass(shared_weights
     potential = load_potential(f"matgl:{shared_weights / folder}")
     sound = known_answer_check(potential)
     assert sound.passed, sound.sentence
-    weight = potential.model.potential.model.tensor_embedding.emb2.weight  # type: ignore[union-attr]
+    weight = potential.model.potential.model.tensor_embedding.emb2.weight
     half = weight.shape[1] // 2
     with torch.no_grad():
         weight.copy_(torch.cat([weight[:, half:], weight[:, :half]], dim=1).clone())
@@ -66,7 +66,7 @@ def test_a_potential_that_refuses_common_compounds_fails() -> None:
             raise RuntimeError("no")
 
     sound: Potential = load_potential("chgnet-0.3.0")
-    answer = known_answer_check(replace(sound, model=Refusing()))  # type: ignore[arg-type]
+    answer = known_answer_check(replace(sound, model=Refusing()))
     assert not answer.passed
     assert answer.n == 0
     assert np.isnan(answer.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import warnings
 from dataclasses import replace
@@ -32,13 +33,13 @@ def mace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def random_mace(elements: list[int]) -> torch.nn.Module:
     """A MACE network with random weights."""
-    import paragenesis.engine.potentials.mace  # noqa: F401 - mace before e3nn
-    from e3nn import o3
-    from mace import modules
+    from mace import modules  # before e3nn
+
+    o3 = importlib.import_module("e3nn.o3")
 
     torch.manual_seed(0)
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    return modules.ScaleShiftMACE(
+    network: torch.nn.Module = modules.ScaleShiftMACE(
         r_max=4.0,
         num_bessel=4,
         num_polynomial_cutoff=5,
@@ -58,6 +59,7 @@ def random_mace(elements: list[int]) -> torch.nn.Module:
         atomic_inter_scale=10.0,
         atomic_inter_shift=0.0,
     )
+    return network
 
 
 @pytest.fixture(params=["chgnet-0.3.0", "chgnet-0.2.0", "chgnet-r2scan", "lennard-jones", "mace", "matgl"])
@@ -73,7 +75,7 @@ def potential(request: pytest.FixtureRequest) -> Potential:
 
 
 def energies(potential: Potential, crystals: Crystals) -> np.ndarray:
-    return potential.model(crystals.to_torchsim())["energy"].numpy()
+    return np.asarray(potential.model(crystals.to_torchsim())["energy"])
 
 
 def moved(crystals: Crystals, strain: np.ndarray) -> Crystals:

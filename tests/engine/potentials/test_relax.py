@@ -21,10 +21,10 @@ from paragenesis.engine.potentials.relax import RelaxSettings, relax
 from paragenesis.testing import lennard_jones_potential
 
 
-class Bridge(Calculator):
+class Bridge(Calculator):  # type: ignore[misc]
     """A potential of ours as an ASE calculator."""
 
-    implemented_properties = ("energy", "forces", "stress")  # type: ignore[assignment]
+    implemented_properties = ("energy", "forces", "stress")
 
     def __init__(self, potential: Potential) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Bridge(Calculator):
         }
 
 
-class Trap(ModelInterface):
+class Trap(ModelInterface):  # type: ignore[misc]
     """A Lennard-Jones model that misbehaves for one element."""
 
     def __init__(self, inner: ModelInterface, poison: int, how: str) -> None:
@@ -55,7 +55,7 @@ class Trap(ModelInterface):
         bad = state.atomic_numbers == self.poison
         if self.how == "raise" and bool(bad.any()):
             raise RuntimeError("poisoned")
-        out = self.inner(state)
+        out: dict[str, torch.Tensor] = self.inner(state)
         if self.how == "nan":
             out["energy"][state.system_idx[bad]] = torch.nan
         elif self.how == "push":
@@ -171,10 +171,10 @@ def test_a_crystal_out_of_steps_is_not_converged_but_no_failure(lj: Potential, r
 def test_no_evaluation_is_wasted_on_converged_crystals(lj: Potential, rattled: Crystals) -> None:
     potential = trapped(lj, "never")
     steps = relax(potential, rattled).steps
-    assert potential.model.calls == steps.max() + 1  # type: ignore[union-attr]
+    assert potential.model.calls == steps.max() + 1
     serial = trapped(lj, "never")
     relax(serial, rattled, RelaxSettings(batch_atoms=1))
-    assert serial.model.calls == (steps + 1).sum()  # type: ignore[union-attr]
+    assert serial.model.calls == (steps + 1).sum()
 
 
 def test_progress_counts_every_crystal_once(lj: Potential, rattled: Crystals) -> None:
