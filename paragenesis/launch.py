@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from paragenesis.engine.campaign import Campaign, Progress, ignore, open_ledger
-from paragenesis.engine.executor import Executor, InlineExecutor
+from paragenesis.engine.executor import Executor, InlineExecutor, threads
 from paragenesis.engine.preflight import prepare
 from paragenesis.engine.report import write_report
 from paragenesis.engine.spec import CampaignSpec
@@ -61,10 +61,11 @@ def run(
     spec = campaign if isinstance(campaign, CampaignSpec) else CampaignSpec.from_toml(campaign)
     folder = Path(directory) if directory is not None else Path("campaigns") / spec.name
     notify(Progress(0, "check", 0, 1, "checking potentials, hull, objectives and generators"))
-    kit = prepare(spec)
-    with closing(open_ledger(kit, folder)) as ledger, _opened(executor, address) as hosts:
-        Campaign(kit, ledger, hosts, notify).run(rounds)
-        report = write_report(ledger, folder / "report.html")
+    with threads(1):  # what this process computes must not depend on how many cores it has
+        kit = prepare(spec)
+        with closing(open_ledger(kit, folder)) as ledger, _opened(executor, address) as hosts:
+            Campaign(kit, ledger, hosts, notify).run(rounds)
+            report = write_report(ledger, folder / "report.html")
     return Finished(folder, report)
 
 

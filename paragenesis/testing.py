@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # --- Lennard-Jones potential --------------------------------------------------------------------------------------
 
 
+@functools.cache
 def lennard_jones_potential(device: str = "cpu") -> Potential:
     """A Lennard-Jones potential for all elements: milliseconds a crystal, and chemistry matters a little.
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("steady", deadline=None, derandomize=True)  # a busy machine must not fail a property
 settings.load_profile("steady")
+torch.set_num_threads(1)  # crystals are small: more threads only wait for each other
 
 _ROOT = Path(__file__).parent.parent
 _SHARED = Path(os.environ.get("PARAGENESIS_SHARED", _ROOT.parent / "shared"))

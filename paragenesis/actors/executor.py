@@ -8,7 +8,6 @@ what the in-process executor commits.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
@@ -36,6 +35,7 @@ class RayExecutor:
                 a running one. A cluster this process already uses is used as it is.
         """
         self._disconnect = connect(address)
+        self._fixed = address == "local"
         self._pools: dict[str, WorkerPool] = {}
         self._specs: dict[str, tuple[StageSpec, ray.ObjectRef[StageSpec]]] = {}
 
@@ -80,13 +80,13 @@ class RayExecutor:
 
     def _open(self, stages: Sequence[StageSpec]) -> None:
         """Start the workers of hosts that are not there yet."""
-        growing = "RAY_AUTOSCALING" in os.environ
         started = []
         for host, resources in hosts_of(stages).items():
             if host in self._pools:
                 continue
             workers = worker_count(resources, ray.cluster_resources())
-            check_room(host, resources, workers, ray.available_resources(), growing)
+            if self._fixed:  # a running cluster may still grow
+                check_room(host, resources, workers, ray.available_resources())
             self._pools[host] = WorkerPool(host, resources, workers)
             started.append(self._pools[host])
         for pool in started:

@@ -32,14 +32,12 @@ def worker_count(wanted: Resources, cluster: Mapping[str, float]) -> int:
     return max(1, int(cluster.get("CPU", 1.0) / wanted.cpus) - 1)  # one CPU stays for the light stages
 
 
-def check_room(host: str, wanted: Resources, workers: int, free: Mapping[str, float], growing: bool) -> None:
+def check_room(host: str, wanted: Resources, workers: int, free: Mapping[str, float]) -> None:
     """Refuse at once what could never be placed: Ray itself would wait for it forever, in silence.
 
     Raises:
         ExecutionError: The cluster lacks CPUs or GPUs for the host's workers.
     """
-    if growing:  # an autoscaler may still add nodes
-        return
     for name, each in (("CPU", float(wanted.cpus)), ("GPU", wanted.gpus)):
         need, have = workers * each, free.get(name, 0.0)
         if need > have + 1e-9:

@@ -25,6 +25,7 @@ class WorkerPool:
             max_task_retries=2,  # work is keyed and deterministic, so running it twice is harmless
         )
         self.host = host
+        self._resources = resources
         self._workers = [actor.remote() for _ in range(workers)]
         self._load = [0] * workers
         self._holder: dict[ray.ObjectRef[Any], int] = {}
@@ -44,8 +45,10 @@ class WorkerPool:
         )
         if missing:
             raise ExecutionError(
-                f"{len(missing)} of {len(self)} workers of host '{self.host}' did not start within "
-                f"{START_TIMEOUT_S} s; `paragenesis doctor` shows what the cluster has"
+                f"{len(missing)} of {len(self)} workers of host '{self.host}' did not start within {START_TIMEOUT_S} s: "
+                f"each needs {self._resources.cpus} CPU and {self._resources.gpus:g} GPU, and the cluster has "
+                f"{ray.available_resources().get('CPU', 0):g} and {ray.available_resources().get('GPU', 0):g} free; "
+                f"lower resources.{self.host} or start a larger cluster"
             )
         ray.get(ready)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray, IntArray
 from paragenesis.engine.acquisition.pareto import hypervolume, infer_reference_point
-from paragenesis.engine.acquisition.select import Selection, select_batch
+from paragenesis.engine.acquisition.select import Selection, reference_utilities, select_batch
 from paragenesis.engine.acquisition.triage import Evidence, Triaged, triage
 from paragenesis.engine.descriptors import describe
 from paragenesis.engine.ledger import LedgerReader
@@ -141,9 +141,9 @@ def utilities(objectives: Sequence[Objective], values: FloatArray) -> FloatArray
 
 def reference_point(ledger: LedgerReader, kit: Kit) -> FloatArray | None:
     """The campaign's reference point in utilities: as specified, or as inferred when its first round closed."""
-    given = kit.spec.decision.reference_point
+    given = reference_utilities(kit.spec.decision, [o.goal for o in kit.objectives])
     if given is not None:
-        return utilities(kit.objectives, np.asarray(given, dtype=np.float64)[None])[0]
+        return given
     stored = ledger.query("SELECT ref_point FROM rounds WHERE ref_point IS NOT NULL ORDER BY round LIMIT 1")
     if not stored.num_rows:
         return None

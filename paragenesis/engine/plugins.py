@@ -2,7 +2,8 @@
 
 A campaign names a plug-in by an alias from `ALIASES`, as "package.module:Name", or as "file.py:Name" in a file
 beside the campaign. The class is built as `Name(settings, ...)`: `settings` is parsed by the `Settings` class that
-the parameter is annotated with, and of `hull`, `device`, `directory` and `needs` it is handed those it names.
+the parameter is annotated with, and of `directory` and,
+for oracles, `hull`, `device`, `needs` and `references` it is handed those it names.
 Objectives have their own table, in `paragenesis.objectives`.
 """
 
@@ -14,11 +15,9 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from paragenesis.engine.generators.contract import Generator
-from paragenesis.engine.hull import Hull
 from paragenesis.engine.oracles.contract import Oracle
 from paragenesis.errors import InputError
 from paragenesis.naming import find_object
-from paragenesis.objectives.contract import Need
 from paragenesis.settings import Settings
 
 ALIASES: Mapping[str, Mapping[str, str]] = {
@@ -45,15 +44,13 @@ def build_generator(use: str, options: Mapping[str, Any], directory: Path) -> Ge
     return generator
 
 
-def build_oracle(
-    use: str, options: Mapping[str, Any], directory: Path, hull: Hull, device: str, needs: frozenset[Need]
-) -> Oracle:
-    """An oracle from its name and settings.
+def build_oracle(use: str, options: Mapping[str, Any], directory: Path, **surroundings: Any) -> Oracle:
+    """An oracle from its name and settings; `surroundings` are what its constructor may ask for beside them.
 
     Raises:
         InputError: There is no such oracle, or its settings do not fit.
     """
-    oracle = _build("oracle", use, options, {"hull": hull, "device": device, "directory": directory, "needs": needs})
+    oracle = _build("oracle", use, options, {"directory": directory, **surroundings})
     if not isinstance(oracle, Oracle):
         raise InputError(f"'{use}' is no oracle: it needs verify(crystals) and level")
     return oracle

@@ -15,6 +15,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from paragenesis.engine.acquisition.select import reference_utilities
 from paragenesis.engine.executor import StageSpec
 from paragenesis.engine.generators.contract import Generator
 from paragenesis.engine.hull import Hull, check_pairing
@@ -78,10 +79,14 @@ def prepare(spec: CampaignSpec) -> Kit:
     ]
     pairings = [check_pairing(p.level, hull, spec.hull.mixed) for p in potentials]
     needs: frozenset[Need] = frozenset().union(*(o.needs for o in objectives))
-    make_oracle = partial(build_oracle, spec.oracle.use, spec.oracle.options, spec.directory, hull, device, needs)
+    make_oracle = partial(
+        build_oracle, spec.oracle.use, spec.oracle.options, spec.directory, hull=hull, device=device, needs=needs
+    )
     oracle = make_oracle()
     if isinstance(oracle, PotentialOracle):
         _check_known_answers(oracle.potential)
+        make_oracle = partial(make_oracle, references=oracle.references)  # so that no worker computes them again
+    reference_utilities(spec.decision, [o.goal for o in objectives])
     pairings.append(check_pairing(oracle.level, hull, spec.hull.mixed))
     return Kit(
         spec=spec,

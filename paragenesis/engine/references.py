@@ -17,6 +17,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +29,8 @@ from paragenesis.errors import InputError
 from paragenesis.settings import Settings
 
 if TYPE_CHECKING:
+    from torch_sim.models.interface import ModelInterface
+
     from paragenesis.engine.potentials.contract import Potential
 
 _MOST_Z = 118
@@ -120,7 +123,14 @@ def references_for(
             data=Path(structures_file).name,
             settings=settings,
         )
-    return shipped_references().get(potential.level.weights) or prior_references(potential)
+    shipped = shipped_references().get(potential.level.weights)
+    if shipped is None and potential.model not in _PRIORS:
+        _PRIORS[potential.model] = prior_references(potential)
+    return shipped or _PRIORS[potential.model]
+
+
+# what takes seconds is done once a loaded model; weak, so that a model can be unloaded
+_PRIORS: WeakKeyDictionary[ModelInterface, ElementReferences] = WeakKeyDictionary()
 
 
 @cache
@@ -219,12 +229,11 @@ def fit_from_energies(
 
 def prior_references(potential: Potential) -> ElementReferences:
     """The bare elemental crystals as references, with the bias they have on the known-answer compounds."""
-    from paragenesis.engine.potentials.known_answers import _COMPOUNDS, _reference
+    from paragenesis.engine.potentials.known_answers import known_compounds
 
     values = element_energies(potential)
     bare = ElementReferences(values, np.nan, np.nan, 0, "")
-    compounds = Crystals.from_atoms([_reference(row[0]) for row in _COMPOUNDS])
-    known = np.array([row[-1] for row in _COMPOUNDS])
+    compounds, known = known_compounds()
     errors = bare.formation_energies(compounds, judged_energies(potential, compounds)) - known
     errors = errors[np.isfinite(errors)]
     source = f"{len(values)} bare elemental crystals, not fitted"

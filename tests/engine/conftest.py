@@ -20,15 +20,15 @@ def tiny() -> Callable[..., CampaignSpec]:
             "seed": 1,
             "rounds": 2,
             "condition": {"allowed_elements": ("Na", "Cl")},
-            "generators": [{"use": "random", "n": 24, "chunk": 8}],
+            "generators": [{"use": "random", "n": 12, "chunk": 4}],
             "screening": {"charge_neutrality": False, "novelty": False, "overlap_factor": 0.4},
             "potentials": ["lennard-jones"],
-            "relax": {"fmax": 0.2, "max_steps": 30},
+            "relax": {"fmax": 0.2, "max_steps": 25},
             "hull": {"mixed": True},
             "objectives": ("formation_energy", "density"),
             "triage": {"min_hull_distance": -100.0, "max_std": {}, "max_force": 1000.0},
             "decision": {"q": 3},
-            "oracle": {"use": "potential", "options": {"potential": "lennard-jones", "fmax": 0.15}},
+            "oracle": {"use": "potential", "options": {"potential": "lennard-jones", "fmax": 0.6}},
             "hits": [{"objective": "formation_energy", "at_most": 0.0}],
         }
         return CampaignSpec.parse(values | changes)

@@ -30,7 +30,7 @@ def test_every_generated_crystal_has_one_verdict_and_the_ledger_is_sound(tiny: M
     finished = run(tiny(), tmp_path / "c", executor="inline")
     rounds = query(finished.directory, "SELECT * FROM rounds ORDER BY round")
     assert [r["state"] for r in rounds] == ["closed", "closed"]
-    assert [r["generated"] for r in rounds] == [24, 24]
+    assert [r["generated"] for r in rounds] == [12, 12]
     assert all(r["generated"] == r["kept"] + r["rejected"] + r["failed"] for r in rounds)
     assert all(r["selected"] == r["verified"] == 3 for r in rounds)
     assert rounds[1]["hypervolume"] >= rounds[0]["hypervolume"]
@@ -68,7 +68,7 @@ class Interrupted(InlineExecutor):
             yield outcome
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 5, 8])
+@pytest.mark.parametrize("after", [0, 2, 4, 7])
 def test_an_interrupted_campaign_resumes_to_the_same_ledger(tiny: MakeSpec, tmp_path: Path, after: int) -> None:
     run(tiny(), tmp_path / "whole", executor="inline")
     with pytest.raises(KeyboardInterrupt):
@@ -90,7 +90,7 @@ def test_a_changed_campaign_is_refused_with_the_names_of_the_fields(tiny: MakeSp
     run(tiny(rounds=1), tmp_path / "c", executor="inline")
     before = digest(tmp_path / "c")
     with pytest.raises(InputError, match=r"relax\.fmax, seed changed"):
-        run(tiny(rounds=1, seed=5, relax={"fmax": 0.3, "max_steps": 30}), tmp_path / "c", executor="inline")
+        run(tiny(rounds=1, seed=5, relax={"fmax": 0.3, "max_steps": 25}), tmp_path / "c", executor="inline")
     assert digest(tmp_path / "c") == before
 
 

@@ -48,7 +48,7 @@ def test_a_stage_is_built_once_for_many_streams() -> None:
 
 
 def test_a_stage_that_cannot_start_is_named() -> None:
-    with InlineExecutor() as executor, pytest.raises(ExecutionError, match="'broken' could not start.*no weights"):
+    with InlineExecutor() as executor, pytest.raises(ExecutionError, match=r"'broken' could not start.*no weights"):
         list(executor.stream([StageSpec("broken", Broken, (), "a")], [1], None))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import distribution
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine import references as references_module
@@ -76,7 +76,7 @@ def mixed(n: int, seed: int, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray
 
 def fake(functional: str = MP2020, weights: str = "") -> Potential:
     level = Level(engine="fake", version="1", functional=functional, weights=weights)
-    return Potential(name="fake", model=SimpleNamespace(), level=level)
+    return Potential(name="fake", model=torch.nn.Identity(), level=level)
 
 
 @pytest.fixture

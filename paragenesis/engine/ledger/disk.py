@@ -10,7 +10,7 @@ from pathlib import Path
 def replace_text(path: Path, text: str) -> None:
     """Put `text` into `path` so that a reader sees the old or the new text, never a part."""
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text)
+    aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
 

@@ -78,6 +78,7 @@ class PotentialOracle:
         if references is None:
             data = settings.reference_data
             references = references_for(self.potential, None if data is None else directory / data)
+        self.references = references
         self._relax = RelaxSettings(fmax=settings.fmax, max_steps=settings.max_steps)
         self._needs = needs
         self._ensemble = Ensemble(potentials=[self.potential], references=[references], hull=hull)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paragenesis.crystals import Crystals
+from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.potentials.judge import judge
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ class KnownAnswer:
     error: float
     n: int
     sentence: str
+
+
+def known_compounds() -> tuple[Crystals, FloatArray]:
+    """The compounds of the check, n of them, and their known formation energies, eV/atom, shape `n`."""
+    return Crystals.from_atoms([_reference(row[0]) for row in _COMPOUNDS]), np.array([row[-1] for row in _COMPOUNDS])
 
 
 def known_answer_check(potential: Potential) -> KnownAnswer:
