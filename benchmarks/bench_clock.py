@@ -5,6 +5,7 @@ Each process writes what it measured to a file of its own after each call of a s
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -24,7 +25,8 @@ _in_model = [0.0]  # seconds of this process
 def timed_lennard_jones(*, device: str = "cpu") -> Potential:
     """The Lennard-Jones potential, with a clock around the forward pass of its model and nothing else."""
     potential = lennard_jones_potential(device)
-    forward = potential.model.forward
+    model = copy.copy(potential.model)  # others may hold the same one
+    forward = model.forward
 
     def timed(*arguments: Any, **options: Any) -> Any:
         started = time.perf_counter()
@@ -33,8 +35,8 @@ def timed_lennard_jones(*, device: str = "cpu") -> Potential:
         finally:
             _in_model[0] += time.perf_counter() - started
 
-    potential.model.forward = timed
-    return replace(potential, name="bench_clock:timed_lennard_jones")
+    model.forward = timed
+    return replace(potential, name="bench_clock:timed_lennard_jones", model=model)
 
 
 class TimedStage:

@@ -45,7 +45,7 @@ class WorkerPool:
         )
         if missing:
             raise ExecutionError(
-                f"{len(missing)} of {len(self)} workers of host '{self.host}' did not start within {START_TIMEOUT_S} s: "
+                f"{len(missing)} of {len(self)} workers of host '{self.host}' were not up after {START_TIMEOUT_S} s: "
                 f"each needs {self._resources.cpus} CPU and {self._resources.gpus:g} GPU, and the cluster has "
                 f"{ray.available_resources().get('CPU', 0):g} and {ray.available_resources().get('GPU', 0):g} free; "
                 f"lower resources.{self.host} or start a larger cluster"

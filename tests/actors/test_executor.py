@@ -58,7 +58,7 @@ def test_outcomes_come_in_order_and_an_error_ends_only_its_item() -> None:
         again = [o.value for o in executor.stream(stages, [5], 200)]
     assert [o.value for o in outcomes[4:]] == [i + 211 for i in range(4, 20)]
     assert (outcomes[3].stage, outcomes[3].error) == ("one", "ValueError: three")
-    assert again == [216]
+    assert again == [416]
 
 
 def test_hosts_are_processes_of_their_own() -> None:
