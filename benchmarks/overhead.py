@@ -94,7 +94,8 @@ class Measured:
         yield "**outside models**", (self.workers * wall - sum(models.values())) * each
         for phase, seconds in self.phases.items():
             yield f"of this {phase}", (self.workers * seconds - models.get(phase, 0.0)) * each
-        for stage, (seconds, model) in self.stages.items():
+        for stage in ("generate", "screen", "relax", "assess", "verify"):
+            seconds, model = self.stages[stage]
             yield f"in stage {stage}{', around the model' if model else ''}", (seconds - model) * each
         yield "in commits to the ledger", self.commits * each
 

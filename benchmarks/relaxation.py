@@ -1,11 +1,12 @@
 """Relaxations per second: the engine against a plain serial ASE loop, same potential, same tolerance, one run.
 
-    python benchmarks/relaxation.py --data ../shared/data/mp20_train.csv.gz -n 32 --seed 0
+    python benchmarks/relaxation.py --data mp20_train.csv.gz [--n 32] [--seeds 0 1 2] [--threads 1]
 
-Crystals of the data (with at most 12 atoms, sampled with the seed) have their cells scaled and atoms displaced, as
-candidates of a generator would be off their minimum. They are relaxed twice to the same criterion: by the engine in
-batches, and one by one with ASE's FIRE on a FrechetCellFilter and CHGNet's own calculator. The two take turns, a
-group of crystals at a time, so that a busy machine slows both alike.
+The data is a table with columns material_id and cif. Crystals of it (with at most 12 atoms, sampled with the seed) have
+their cells scaled and atoms displaced, as candidates of a generator would be off their minimum. They are relaxed twice
+to the same criterion: by the engine in batches, and one by one with ASE's FIRE on a FrechetCellFilter and CHGNet's own
+calculator. They take turns, a group of crystals at a time, so that a busy machine slows all alike. The middle column is
+the engine without batches, which tells how much of the difference the batches make.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import gzip
 import io
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from bench_table import markdown, spread, versions
 
 from paragenesis.crystals import BoolArray, Crystals, FloatArray, IntArray
 from paragenesis.engine.potentials.contract import load_potential
@@ -115,47 +118,66 @@ class Serial:
         return Times(seconds, np.array(steps), np.array(converged), np.array(energies))
 
 
-def compare(crystals: Crystals, settings: RelaxSettings, group: int) -> tuple[Times, Times]:
-    """Both ways over all crystals, taking turns group by group."""
-    engine, serial = Engine(settings), Serial(settings)
-    engine(crystals[:2])
-    serial(crystals[:2])  # both warm
-    ours, theirs = [], []
+def compare(crystals: Crystals, settings: RelaxSettings, group: int) -> list[Times]:
+    """All ways over all crystals, taking turns group by group."""
+    alone = settings.model_copy(update={"batch_atoms": 1})
+    ways = [Engine(settings), Engine(alone), Serial(settings)]
+    parts: list[list[Times]] = [[] for _ in ways]
+    for way in ways:
+        way(crystals[:2])  # warm
     for first in range(0, len(crystals), group):
-        part = crystals[first : first + group]
-        ours.append(engine(part))
-        theirs.append(serial(part))
-    return Times.joined(ours), Times.joined(theirs)
+        for way, times in zip(ways, parts, strict=True):
+            times.append(way(crystals[first : first + group]))
+    return [Times.joined(times) for times in parts]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def report(runs: Sequence[Sequence[Times]]) -> str:
+    """The table: a row for each measure, a column for each way."""
+    columns = list(zip(*runs, strict=True))
+    n = sum(len(times.steps) for times in columns[0])
+
+    def row(name: str, value: Callable[[Times], float], digits: int) -> list[str]:
+        return [name, *(spread([value(times) for times in column], digits) for column in columns)]
+
+    ratios = [[run[-1].seconds / run[way].seconds for run in runs] for way in range(len(columns))]
+    table = markdown(
+        ["", "engine", "engine, one at a time", "serial ASE"],
+        [
+            row("relaxations per second", lambda t: len(t.steps) / t.seconds, 2),
+            row("ms for each step of a crystal", lambda t: 1e3 * t.seconds / t.steps.sum(), 1),
+            row("steps for each crystal", lambda t: t.steps.mean(), 1),
+            ["converged", *(f"{sum(t.converged.sum() for t in column)} of {n}" for column in columns)],
+            ["**speed, serial ASE = 1**", *(f"**{spread(ratio)}**" for ratio in ratios[:-1]), "1"],
+        ],
+    )
+    gap = np.concatenate([np.abs(run[0].energies - run[-1].energies) for run in runs])
+    same = sum((run[0].steps == run[-1].steps).sum() for run in runs)
+    return (
+        f"{table}\n\nEngine and ASE took the same number of steps for {same} of {n}; their final energies differ by "
+        f"{np.median(gap):.1e} (median), {gap.max():.1e} (largest) eV/atom."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="mp20_train.csv.gz")
-    parser.add_argument("-n", type=int, default=32, help="crystals")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n", type=int, default=32, help="crystals for each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--fmax", type=float, default=0.05)
     parser.add_argument("--max-steps", type=int, default=300)
-    parser.add_argument("--group", type=int, default=16, help="crystals between turns")
+    parser.add_argument("--group", type=int, default=32, help="crystals between turns")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     import torch
 
-    warnings.simplefilter("ignore")  # CHGNet's own, about its tensors
     torch.set_num_threads(options.threads)
-    crystals = sample(options.data, options.n, options.seed)
     settings = RelaxSettings(fmax=options.fmax, max_steps=options.max_steps)
-    ours, theirs = compare(crystals, settings, options.group)
-    print(f"{len(crystals)} crystals, {POTENTIAL}, fmax {options.fmax}, {options.threads} thread(s)")
-    for name, times in (("engine", ours), ("serial ASE", theirs)):
-        print(
-            f"{name:>10}: {len(crystals) / times.seconds:6.2f} relaxations/s, {times.steps.sum()} steps, "
-            f"{times.seconds / times.steps.sum() * 1e3:.1f} ms a step, {times.converged.sum()} converged"
-        )
-    gap = np.abs(ours.energies - theirs.energies)
-    print(f"{'ratio':>10}: {theirs.seconds / ours.seconds:6.2f}")
+    with warnings.catch_warnings(action="ignore"):  # CHGNet's own, about its tensors
+        runs = [compare(sample(options.data, options.n, seed), settings, options.group) for seed in options.seeds]
+    print(report(runs))
     print(
-        f"same number of steps for {(ours.steps == theirs.steps).sum()} of {len(crystals)}; final energies differ by "
-        f"{np.median(gap):.1e} (median), {gap.max():.1e} (largest) eV/atom"
+        f"{options.n} crystals for each of {len(runs)} seeds, {POTENTIAL}, fmax {options.fmax} eV/A, "
+        f"{options.threads} thread(s); {versions('torch', 'ase', 'chgnet', 'torch-sim-atomistic')}"
     )
 
 

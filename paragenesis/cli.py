@@ -6,35 +6,55 @@ Exit codes: 0 done, 1 a campaign could not go on or a check failed, 2 what was g
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from paragenesis.errors import InputError, ParagenesisError
 
-Command = Callable[[argparse.Namespace, Console], int]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from paragenesis.crystals import Crystals
+
+Command = Callable[[argparse.Namespace, "Console"], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit with its code."""
-    sys.exit(run_command(arguments))
+    """Run a command and exit with its code; other packages' warnings are kept off the terminal."""
+    from paragenesis.terminal import silence_third_parties
+
+    silence_third_parties()
+    try:
+        code = run_command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it exits
+        code = 1
+    sys.exit(code)
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run a command; an error that we raise on purpose becomes one line and an exit code."""
+    from rich.console import Console
+
+    from paragenesis.terminal import open_console
+
     options = build_parser().parse_args(arguments)
-    console = Console()
+    console = open_console()
     command: Command = options.command
     try:
         return command(options, console)
     except ParagenesisError as error:
-        Console(stderr=True, soft_wrap=True).print("error:", str(error), style="red", markup=False, highlight=False)
+        said = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print("error:", said, style="red", markup=False, highlight=False)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; run the same command again to resume")
+        resume = "; run the same command again to resume" if command is run_campaign else ""
+        Console(stderr=True, soft_wrap=True).print(f"interrupted{resume}", highlight=False)
         return 130
 
 
@@ -56,7 +76,7 @@ def run_campaign(options: argparse.Namespace, console: Console) -> int:
             notify=notify,
         )
     show_status(argparse.Namespace(directory=finished.directory), console)
-    console.print(f"report: {finished.report.resolve()}", soft_wrap=True, highlight=False)
+    _say(console, f"report: {finished.report.resolve()}")
     return 0
 
 
@@ -65,8 +85,13 @@ def show_status(options: argparse.Namespace, console: Console) -> int:
     from paragenesis.engine.ledger import read_status
     from paragenesis.terminal import show_rows
 
-    status = read_status(options.directory)
-    show_rows(console, [(k.replace("_", " "), v) for k, v in status.items()], ("", "campaign"), "")
+    status = read_status(_campaign(options.directory))
+    if status["state"] == "stopped":
+        status["state"] = "not running"
+        del status["pid"], status["host"]
+    if status.get("last_commit"):
+        status["last_commit"] = f"{status['last_commit'][:19].replace('T', ' ')} UTC"
+    show_rows(console, [(k.replace("_", " "), v) for k, v in status.items() if v is not None], ("", "campaign"))
     return 0
 
 
@@ -74,18 +99,18 @@ def make_report(options: argparse.Namespace, console: Console) -> int:
     """Write the report page anew."""
     from paragenesis.engine.report import write_report
 
-    console.print(f"report: {write_report(options.directory).resolve()}", soft_wrap=True, highlight=False)
+    _say(console, f"report: {write_report(_campaign(options.directory)).resolve()}")
     return 0
 
 
 def run_sql(options: argparse.Namespace, console: Console) -> int:
-    """Ask the ledger in SQL."""
+    """Ask the ledger in SQL; `SHOW TABLES` and `DESCRIBE candidates` tell what there is to ask for."""
     from paragenesis.engine.ledger import read_only_sql
     from paragenesis.terminal import as_csv, show_table
 
-    table = read_only_sql(options.directory, options.query)
+    table = read_only_sql(_campaign(options.directory), options.query)
     if options.format == "csv":
-        sys.stdout.write(as_csv(table))
+        console.file.write(as_csv(table))
     else:
         show_table(console, table)
     return 0
@@ -96,9 +121,10 @@ def export(options: argparse.Namespace, console: Console) -> int:
     from paragenesis.engine.ledger import export_crystals
 
     suffix = "" if options.format == "cif" else ".extxyz"
-    out = Path(options.out) if options.out else Path(options.directory) / f"{options.what}{suffix}"
-    count = export_crystals(options.directory, what=options.what, format=options.format, out=out)
-    console.print(f"{count} crystals written to {out}", soft_wrap=True, highlight=False)
+    directory = _campaign(options.directory)
+    out = options.out or directory / f"{options.what}{suffix}"
+    count = export_crystals(directory, what=options.what, format=options.format, out=out)
+    _say(console, f"{count} crystals written to {out}")
     return 0
 
 
@@ -106,11 +132,11 @@ def verify(options: argparse.Namespace, console: Console) -> int:
     """Check the invariants of a ledger."""
     from paragenesis.engine.ledger import verify_ledger
 
-    problems = verify_ledger(options.directory)
+    problems = verify_ledger(_campaign(options.directory))
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False)
     if not problems:
-        console.print("the ledger is sound: every invariant holds")
+        _say(console, "the ledger is sound: every invariant holds")
     return 1 if problems else 0
 
 
@@ -122,47 +148,80 @@ def generate(options: argparse.Namespace, console: Console) -> int:
 
     if options.number < 1:
         raise InputError(f"-n must be at least 1, but {options.number} was given")
+    if options.seed < 0:
+        raise InputError(f"--seed must be 0 or more, but {options.seed} was given")
     given = {
         name: getattr(options, name) for name in Condition.model_fields if getattr(options, name, None) is not None
     }
-    condition = Condition.parse(given, where="condition")
-    generator = build_generator(options.generator, {}, Path())
-    crystals = generator.generate(options.number, condition, options.seed)
-    write_extxyz(crystals, Path(options.out))
-    console.print(f"{len(crystals)} crystals written to {options.out}", soft_wrap=True, highlight=False)
+    condition = Condition.parse(given)
+    _check_out(options.out)
+    with console.status("generating"):
+        generator = build_generator(options.generator, {}, Path())
+        crystals = generator.generate(options.number, condition, options.seed)
+    if not len(crystals):
+        raise InputError(f"generator '{options.generator}' has no candidate for this condition; widen it")
+    write_extxyz(crystals, options.out)
+    _say(console, f"{len(crystals)} crystals written to {options.out}")
     if len(crystals) < options.number:
-        console.print(f"only {len(crystals)} distinct candidates exist for this condition", style="yellow")
+        _say(console, f"no more than {len(crystals)} distinct candidates were found for this condition")
     return 0
 
 
 def relax(options: argparse.Namespace, console: Console) -> int:
     """Relax crystals from a file with one potential."""
-    from paragenesis.engine.extxyz import write_extxyz
     from paragenesis.engine.potentials import RelaxSettings, judge, load_potential
     from paragenesis.engine.potentials import relax as relax_crystals
     from paragenesis.engine.preflight import pick_device
     from paragenesis.engine.screening.sanitise import sanitise
-    from paragenesis.terminal import show_rows
 
-    crystals = sanitise(Path(options.file))
-    potential = load_potential(options.potential, device=pick_device("auto"), sha256=options.sha256)
-    result = relax_crystals(potential, crystals, RelaxSettings(fmax=options.fmax, max_steps=options.max_steps))
-    judged = judge(potential, result.crystals)
-    out = Path(options.out) if options.out else Path(options.file).with_suffix(".relaxed.extxyz")
-    good = [i for i in range(len(crystals)) if i not in result.errors]
-    write_extxyz(result.crystals[good], out)
-    rows = [
-        (
-            crystals.ids[i],
-            crystals.formulas[i],
-            result.errors.get(i) or judged.energies[i].item(),
-            bool(result.converged[i]),
-            int(result.steps[i]),
-        )
+    settings = RelaxSettings.parse({"fmax": options.fmax, "max_steps": options.max_steps})
+    if not options.file.is_file():
+        raise InputError(f"there is no file '{options.file}'; give crystals as CIF, extxyz, POSCAR, CSV or Parquet")
+    out = options.out or options.file.with_suffix(".relaxed.extxyz")
+    _check_out(out)
+    crystals = sanitise(options.file)
+    with console.status(f"relaxing {len(crystals)} crystals with {options.potential}"):
+        potential = load_potential(options.potential, device=pick_device("auto"), sha256=options.sha256)
+        result = relax_crystals(potential, crystals, settings)
+        judged = judge(potential, result.crystals)
+    refused = {**judged.errors, **result.errors}
+    notes = [
+        {
+            "id": crystals.ids[i],
+            "potential": potential.name,
+            "energy_per_atom": judged.energies[i].item(),
+            "converged": bool(result.converged[i]),
+            "steps": int(result.steps[i]),
+        }
         for i in range(len(crystals))
     ]
-    show_rows(console, rows, ("crystal", "formula", f"energy (eV/atom, {potential.name})", "converged", "steps"))
-    console.print(f"{len(good)} crystals written to {out}", soft_wrap=True, highlight=False)
+    return _finish_relaxing(console, result.crystals, notes, refused, out)
+
+
+def _finish_relaxing(
+    console: Console, crystals: Crystals, notes: Sequence[dict[str, Any]], refused: dict[int, str], out: Path
+) -> int:
+    """Write and show what was relaxed; exit code 1 if nothing was."""
+    from paragenesis.engine.extxyz import write_extxyz
+    from paragenesis.terminal import show_rows
+
+    rows = [
+        (
+            note["id"],
+            formula,
+            refused.get(i) or f"{note['energy_per_atom']:.5f}",
+            "" if i in refused else "yes" if note["converged"] else "no",
+            note["steps"],
+        )
+        for i, (note, formula) in enumerate(zip(notes, crystals.formulas, strict=True))
+    ]
+    show_rows(console, rows, ("crystal", "formula", "energy (eV/atom)", "converged", "steps"))
+    good = [i for i in range(len(crystals)) if i not in refused]
+    if not good:
+        _say(console, "no crystal could be relaxed; nothing was written")
+        return 1
+    write_extxyz(crystals[good], out, [notes[i] for i in good])
+    _say(console, f"{len(good)} crystals written to {out}")
     return 0
 
 
@@ -171,9 +230,49 @@ def doctor(options: argparse.Namespace, console: Console) -> int:
     from paragenesis.doctor import examine
     from paragenesis.terminal import show_rows
 
-    findings = examine(options.potential, cluster=not options.no_ray, address=options.address)
+    findings = []
+    with console.status("looking at this machine") as shown:
+        for finding in examine(options.potential, cluster=not options.no_ray, address=options.address):
+            shown.update(f"looked at {finding.subject}")
+            findings.append(finding)
     show_rows(console, [(f.subject, f.value, "ok" if f.ok else "PROBLEM") for f in findings], ("", "found", ""))
-    return 0 if all(f.ok for f in findings) else 1
+    problems = sum(not f.ok for f in findings)
+    _say(console, f"{problems} to put right" if problems else "everything that a campaign needs is here")
+    return 1 if problems else 0
+
+
+# --- what the commands share ---------------------------------------------------------------------------
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line as it is: not wrapped, not coloured, so that a path can be copied."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _campaign(directory: Path) -> Path:
+    """The directory, if a campaign was started there.
+
+    Raises:
+        InputError: There is none.
+    """
+    from paragenesis.engine.ledger import Ledger
+
+    if not Ledger.exists(directory):
+        raise InputError(f"there is no campaign in '{directory}'; give the directory that `paragenesis run` wrote to")
+    return directory
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a file that cannot be written before hours are spent on what should go there.
+
+    Raises:
+        InputError: It is a folder, or the folder that it should go to cannot be written.
+    """
+    if out.is_dir():
+        raise InputError(f"--out '{out}' is a folder; give a file")
+    above = next(folder for folder in out.resolve().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"--out '{out}' cannot be written: no file can be made in '{above}'; give another place")
 
 
 # --- the parser ----------------------------------------------------------------------------------------
@@ -182,6 +281,7 @@ def doctor(options: argparse.Namespace, console: Console) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser with one sub-parser a command."""
     parser = argparse.ArgumentParser(prog="paragenesis", description="Discover crystals.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('paragenesis')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command) -> argparse.ArgumentParser:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,6 +27,7 @@ PACKAGES = (
     "ray",
     "duckdb",
 )
+NVIDIA_DEVICE = Path("/dev/nvidia0")
 SHIPPED = ("chgnet-0.3.0", "chgnet-0.2.0", "chgnet-r2scan")
 
 
@@ -38,20 +40,22 @@ class Finding:
     ok: bool = True
 
 
-def examine(potentials: Sequence[str] | None, *, cluster: bool, address: str) -> list[Finding]:
-    """Look at everything that a campaign needs.
+def examine(potentials: Sequence[str] | None, *, cluster: bool, address: str) -> Iterator[Finding]:
+    """Look at everything that a campaign needs, one thing after the other.
 
     Args:
         potentials: Potentials to check besides those that ship with CHGNet.
         cluster: Whether to start or ask a Ray cluster.
         address: The cluster to ask.
     """
-    findings = [*_machine(), *(_package(name) for name in PACKAGES), *_gpus()]
+    yield from _machine()
+    for name in PACKAGES:
+        yield _package(name)
+    yield from _gpus()
     for name in (*SHIPPED, *(potentials or ())):
-        findings.append(_tried(f"known answers of {name}", lambda name=name: _known_answers(name)))  # type: ignore[misc]
+        yield _tried(f"potential {name}", partial(_known_answers, name))
     if cluster:
-        findings.append(_tried("Ray cluster", lambda: _ray(address)))
-    return findings
+        yield _tried("Ray cluster", partial(_ray, address))
 
 
 def _machine() -> list[Finding]:
@@ -72,14 +76,20 @@ def _package(name: str) -> Finding:
 
 
 def _gpus() -> list[Finding]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return [Finding("GPUs", "none; everything runs on the CPU")]
-    return [
-        Finding(f"GPU {i}", f"{p.name}, {p.total_memory / 2**30:.0f} GiB")
-        for i, p in enumerate(torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count()))
-    ]
+    try:
+        import torch
+    except Exception as error:  # noqa: BLE001  see _tried
+        return [Finding("GPUs", f"torch cannot be imported: {describe(error)}", ok=False)]
+    if torch.cuda.is_available():
+        found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        return [Finding(f"GPU {i}", f"{p.name}, {p.total_memory / 2**30:.0f} GiB") for i, p in enumerate(found)]
+    if NVIDIA_DEVICE.exists():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build for the CPU alone"
+        said = (
+            f"there is one, but torch {torch.__version__} ({built}) cannot use it; install a torch that fits its driver"
+        )
+        return [Finding("GPUs", said, ok=False)]
+    return [Finding("GPUs", "none; everything runs on the CPU")]
 
 
 def _tried(subject: str, look: Callable[[], Finding]) -> Finding:
@@ -92,11 +102,14 @@ def _tried(subject: str, look: Callable[[], Finding]) -> Finding:
 
 def _known_answers(name: str) -> Finding:
     from paragenesis.engine.potentials import known_answer_check, load_potential
+    from paragenesis.engine.preflight import pick_device
 
-    potential = load_potential(name)
+    potential = load_potential(name, device=pick_device("auto"))
     answer = known_answer_check(potential)
-    weights = f"; weights sha256 {potential.level.weights[:12]}" if potential.level.weights else ""
-    return Finding(f"known answers of {name}", answer.sentence + weights, answer.passed)
+    if not answer.passed:
+        return Finding(f"potential {name}", answer.sentence, ok=False)
+    weights = f", weights {potential.level.weights[:12]}" if potential.level.weights else ""
+    return Finding(f"potential {name}", f"error {answer.error:.3f} eV/atom on {answer.n} compounds{weights}")
 
 
 def _ray(address: str) -> Finding:

@@ -63,6 +63,7 @@ def run(
     notify(Progress(0, "check", 0, 1, "checking potentials, hull, objectives and generators"))
     with threads(1):  # what this process computes must not depend on how many cores it has
         kit = prepare(spec)
+        notify(Progress(0, "check", 1, 1, "all sound; starting the workers"))
         with closing(open_ledger(kit, folder)) as ledger, _opened(executor, address) as hosts:
             Campaign(kit, ledger, hosts, notify).run(rounds)
             report = write_report(ledger, folder / "report.html")

@@ -33,4 +33,5 @@ def write_extxyz(crystals: Crystals, path: Path, infos: Sequence[Mapping[str, An
         write(aside, atoms, format="extxyz")
         aside.replace(path)
     except OSError as error:
+        aside.unlink(missing_ok=True)
         raise InputError(f"'{path}' cannot be written: {error.strerror}; give another file") from None

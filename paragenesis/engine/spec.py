@@ -159,7 +159,7 @@ class CampaignSpec(Settings):
         path = Path(path)
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             raise InputError(f"no campaign file at '{path}'; give the path of a TOML file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the campaign file '{path}' cannot be read: {error}") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from paragenesis.engine.level import Level
 from paragenesis.engine.potentials.contract import Potential, check_weights, file_sha256
 from paragenesis.errors import InputError, PotentialError
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # mace prints what it could not import
     warnings.simplefilter("ignore")  # of e3nn, about how it loads its own constants
     import mace.modules  # noqa: F401 - before e3nn: it makes e3nn's constants loadable
     from torch_sim.models.mace import MaceModel
