@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # third parties'
-    measure(specification(options.generator, 8, 4, 2, 0, 1), "inline")  # what is imported late is imported now
+    measure(specification(options.generator, 4, 4, 2, 0, 1), "inline")  # what is imported late is imported now
     results: dict[str, list[Measured]] = {executor: [] for executor in options.executors}
     for seed in options.seeds:
         for executor in options.executors:

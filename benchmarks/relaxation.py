@@ -121,7 +121,7 @@ class Serial:
 def compare(crystals: Crystals, settings: RelaxSettings, group: int) -> list[Times]:
     """All ways over all crystals, taking turns group by group."""
     alone = settings.model_copy(update={"batch_atoms": 1})
-    ways = [Engine(settings), Engine(alone), Serial(settings)]
+    ways: list[Engine | Serial] = [Engine(settings), Engine(alone), Serial(settings)]
     parts: list[list[Times]] = [[] for _ in ways]
     for way in ways:
         way(crystals[:2])  # warm

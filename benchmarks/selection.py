@@ -44,7 +44,7 @@ def truth(X: Any) -> np.ndarray:
     import torch
     from botorch.test_functions import DTLZ2
 
-    return DTLZ2(dim=D, num_objectives=M, negate=True)(torch.as_tensor(X)).numpy()
+    return np.asarray(DTLZ2(dim=D, num_objectives=M, negate=True)(torch.as_tensor(X)))
 
 
 def problem(seed: int, n: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:

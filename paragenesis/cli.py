@@ -171,7 +171,6 @@ def relax(options: argparse.Namespace, console: Console) -> int:
     """Relax crystals from a file with one potential."""
     from paragenesis.engine.potentials import RelaxSettings, judge, load_potential
     from paragenesis.engine.potentials import relax as relax_crystals
-    from paragenesis.engine.preflight import pick_device
     from paragenesis.engine.screening.sanitise import sanitise
 
     settings = RelaxSettings.parse({"fmax": options.fmax, "max_steps": options.max_steps})
@@ -181,7 +180,7 @@ def relax(options: argparse.Namespace, console: Console) -> int:
     _check_out(out)
     crystals = sanitise(options.file)
     with console.status(f"relaxing {len(crystals)} crystals with {options.potential}"):
-        potential = load_potential(options.potential, device=pick_device("auto"), sha256=options.sha256)
+        potential = load_potential(options.potential, device="auto", sha256=options.sha256)
         result = relax_crystals(potential, crystals, settings)
         judged = judge(potential, result.crystals)
     refused = {**judged.errors, **result.errors}

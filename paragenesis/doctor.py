@@ -102,9 +102,8 @@ def _tried(subject: str, look: Callable[[], Finding]) -> Finding:
 
 def _known_answers(name: str) -> Finding:
     from paragenesis.engine.potentials import known_answer_check, load_potential
-    from paragenesis.engine.preflight import pick_device
 
-    potential = load_potential(name, device=pick_device("auto"))
+    potential = load_potential(name, device="auto")
     answer = known_answer_check(potential)
     if not answer.passed:
         return Finding(f"potential {name}", answer.sentence, ok=False)

@@ -89,14 +89,19 @@ class _Bars:
             self._current = None
 
 
+def _seconds(task: Task) -> float:
+    """How long a phase has taken, or took."""
+    return (task.finished_time if task.finished else task.elapsed) or 0.0
+
+
 class _Rate(ProgressColumn):
     """Crystals a second or a minute since the phase began; those of an earlier, interrupted run do not count."""
 
     def render(self, task: Task) -> Text:
-        done = task.completed - task.fields["first"]
-        if not task.fields["count"] or done <= 0 or not task.elapsed:
+        done, seconds = task.completed - task.fields["first"], _seconds(task)
+        if not task.fields["count"] or done <= 0 or seconds <= 0:
             return Text("")
-        rate = done / task.elapsed
+        rate = done / seconds
         return Text(f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min", style="dim")
 
 
@@ -104,7 +109,7 @@ class _Elapsed(ProgressColumn):
     """Time since the phase began, as short as it can be written."""
 
     def render(self, task: Task) -> Text:
-        minutes, seconds = divmod(int((task.finished_time if task.finished else task.elapsed) or 0), 60)
+        minutes, seconds = divmod(int(_seconds(task)), 60)
         hours, minutes = divmod(minutes, 60)
         return Text(f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}", style="dim")
 

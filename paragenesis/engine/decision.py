@@ -191,10 +191,9 @@ def _prediction(ledger: LedgerReader, which: str, model: str, name: str) -> tupl
 
 def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray) -> Evidence:
     """What triage needs to know of the pool."""
-    members = [entry.name for entry in kit.spec.potentials]
 
     def table(name: str) -> FloatArray:
-        return np.stack([_prediction(ledger, POOL, member, name)[0] for member in members])
+        return np.stack([_prediction(ledger, POOL, member, name)[0] for member in kit.members])
 
     return Evidence(
         names=[o.name for o in kit.objectives],

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from paragenesis.engine.acquisition.select import reference_utilities
-from paragenesis.engine.executor import StageSpec
+from paragenesis.engine.executor import Resources, StageSpec
 from paragenesis.engine.generators.contract import Generator
 from paragenesis.engine.hull import Hull, check_pairing
 from paragenesis.engine.level import Level
@@ -44,6 +44,7 @@ class Kit:
     Attributes:
         spec: The specification it was made from.
         objectives: The objectives, in the order of the specification.
+        members: Names of the potentials of the ensemble.
         stages: Generate, Screening, Relax, Assess.
         verify: The stage that asks the oracle.
         level: The oracle's level of theory.
@@ -52,6 +53,7 @@ class Kit:
 
     spec: CampaignSpec
     objectives: tuple[Objective, ...]
+    members: tuple[str, ...]
     stages: tuple[StageSpec, ...]
     verify: StageSpec
     level: Level
@@ -71,16 +73,15 @@ def prepare(spec: CampaignSpec) -> Kit:
     }
     _check_generators(spec, {name: build() for name, build in generators.items()})
     hull = _hull(spec)
-    device = pick_device(spec.device)
-    potentials = [_checked_potential(entry, device) for entry in spec.potentials]
+    entries = [entry.located(spec.directory) for entry in spec.potentials]
+    potentials = [_checked_potential(entry, spec.device) for entry in entries]
     references = [
-        references_for(p, spec.directory / e.reference_data if e.reference_data else None)
-        for p, e in zip(potentials, spec.potentials, strict=True)
+        references_for(potential, entry.reference_data) for potential, entry in zip(potentials, entries, strict=True)
     ]
     pairings = [check_pairing(p.level, hull, spec.hull.mixed) for p in potentials]
     needs: frozenset[Need] = frozenset().union(*(o.needs for o in objectives))
     make_oracle = partial(
-        build_oracle, spec.oracle.use, spec.oracle.options, spec.directory, hull=hull, device=device, needs=needs
+        build_oracle, spec.oracle.use, spec.oracle.options, spec.directory, hull=hull, device=spec.device, needs=needs
     )
     oracle = make_oracle()
     if isinstance(oracle, PotentialOracle):
@@ -91,8 +92,9 @@ def prepare(spec: CampaignSpec) -> Kit:
     return Kit(
         spec=spec,
         objectives=objectives,
-        stages=_stages(spec, generators, objectives, references, hull, device, needs),
-        verify=StageSpec("verify", Verify, (make_oracle, objectives), "potentials", spec.resources.potentials),
+        members=tuple(p.name for p in potentials),
+        stages=_stages(spec, entries, generators, objectives, references, hull, needs),
+        verify=StageSpec("verify", Verify, (make_oracle, objectives), "potentials", _heavy(spec)),
         level=oracle.level,
         meta=_meta(spec, objectives, potentials, references, hull, [p for p in pairings if p], oracle),
     )
@@ -134,21 +136,6 @@ def build_ensemble(
     return Ensemble(potentials=[_load(entry, device) for entry in entries], references=references, hull=hull)
 
 
-def pick_device(wanted: str) -> str:
-    """The torch device to use: "auto" takes a GPU where there is one.
-
-    Raises:
-        InputError: A GPU is asked for and there is none.
-    """
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f'device \'{wanted}\' was asked for, but torch sees no GPU; use device = "auto" or "cpu"')
-    return wanted
-
-
 def _load(entry: PotentialEntry, device: str) -> Potential:
     return load_potential(entry.name, device=device, sha256=entry.sha256, functional=entry.functional)
 
@@ -187,22 +174,32 @@ def _hull(spec: CampaignSpec) -> Hull:
 
 def _stages(
     spec: CampaignSpec,
+    entries: Sequence[PotentialEntry],
     generators: Mapping[str, Any],
     objectives: tuple[Objective, ...],
     references: Sequence[ElementReferences],
     hull: Hull,
-    device: str,
     needs: frozenset[Need],
 ) -> tuple[StageSpec, ...]:
     screen = partial(Screen, spec.screening.located(spec.directory))
-    ensemble = partial(build_ensemble, spec.potentials, tuple(references), hull, device)
-    light, heavy = spec.resources.generate, spec.resources.potentials
+    ensemble = partial(build_ensemble, tuple(entries), tuple(references), hull, spec.device)
+    light, heavy = spec.resources.generate, _heavy(spec)
     return (
         StageSpec("generate", Generate, (generators,), "generate", light),
         StageSpec("screen", Screening, (screen,), "generate", light),
         StageSpec("relax", Relax, (ensemble, spec.relax, needs), "potentials", heavy),
         StageSpec("assess", Assess, (screen, objectives), "generate", light),
     )
+
+
+def _heavy(spec: CampaignSpec) -> Resources:
+    """The resources of the workers that hold potentials; each gets a GPU where there are some and none was named."""
+    import torch
+
+    given = spec.resources.potentials
+    if given.gpus == 0 and spec.device != "cpu" and torch.cuda.is_available():
+        return given.model_copy(update={"gpus": 1.0})
+    return given
 
 
 def _meta(

@@ -18,6 +18,7 @@ from paragenesis.engine.acquisition.select import DecisionSettings
 from paragenesis.engine.acquisition.triage import TriageSettings
 from paragenesis.engine.executor import Resources
 from paragenesis.engine.generators.condition import Condition
+from paragenesis.engine.potentials.contract import located
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.settings import ScreeningSettings
 from paragenesis.engine.surrogate import SurrogateSettings
@@ -64,6 +65,11 @@ class PotentialEntry(Settings):
     sha256: str | None = None
     functional: str | None = None
     reference_data: str | None = None
+
+    def located(self, directory: Path) -> Self:
+        """The entry with relative paths taken from `directory`, so that a worker finds them, too."""
+        data = None if self.reference_data is None else str((directory / self.reference_data).resolve())
+        return self.model_copy(update={"name": located(self.name, directory), "reference_data": data})
 
     @model_validator(mode="before")
     @classmethod

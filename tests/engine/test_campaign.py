@@ -166,3 +166,15 @@ def test_ray_and_inline_write_the_same_ledger(tiny: MakeSpec, tmp_path: Path) ->
     run(tiny(), tmp_path / "inline", executor="inline")
     run(tiny(resources={"potentials": {"workers": 2}}), tmp_path / "ray", executor="ray")
     assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
+
+
+def test_a_matgl_member_judges_beside_the_one_that_relaxes(
+    tiny: MakeSpec, tmp_path: Path, shared_weights: Path
+) -> None:
+    folder = shared_weights / "TensorNet-MatPES-PBE-v2025.1-PES"
+    spec = tiny(rounds=1, potentials=["lennard-jones", f"matgl:{folder}"], triage={"max_disagreement": 0.01})
+    run(spec, tmp_path / "c", executor="inline")
+    judged = query(tmp_path / "c", "SELECT DISTINCT model FROM predictions WHERE property = 'formation_energy'")
+    assert any(row["model"].startswith("matgl:") for row in judged)
+    held = query(tmp_path / "c", "SELECT DISTINCT reason FROM triage")
+    assert {"reason": "disagreement"} in held, "triage sees what every member says"

@@ -14,7 +14,7 @@ from paragenesis.crystals import Crystals, FloatArray, IntArray, Relaxed
 from paragenesis.engine.hull import Hull
 from paragenesis.engine.level import Level
 from paragenesis.engine.oracles.contract import Verified, unjudged
-from paragenesis.engine.potentials.contract import Potential, load_potential
+from paragenesis.engine.potentials.contract import Potential, load_potential, located
 from paragenesis.engine.potentials.ensemble import Ensemble
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.references import ElementReferences, references_for
@@ -73,7 +73,10 @@ class PotentialOracle:
             PotentialError: The weights cannot be loaded.
         """
         self.potential = potential or load_potential(
-            settings.potential, device=device, sha256=settings.sha256, functional=settings.functional
+            located(settings.potential, directory),
+            device=device,
+            sha256=settings.sha256,
+            functional=settings.functional,
         )
         if references is None:
             data = settings.reference_data

@@ -69,7 +69,7 @@ def load_potential(
 
     Args:
         name: Such as "chgnet-0.3.0" or "matgl:path/to/folder".
-        device: "cpu", "cuda", "cuda:1", ...
+        device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where this process sees one.
         sha256: What the weights must hash to; required for pickled weights unless they are trusted.
         functional: The level that the weights imitate, where they do not say so themselves.
         trust: Load weights that can run code of their makers although their hash is not known.
@@ -84,7 +84,7 @@ def load_potential(
         loader = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"potential '{name}' cannot be imported: {error}; {_cure(name)}") from error
-    options: dict[str, Any] = {"device": device}
+    options: dict[str, Any] = {"device": pick_device(device)}
     if target in {known for known, _ in ALIASES.values()}:
         options |= {"sha256": sha256, "functional": functional, "trust": trust}
     try:
@@ -95,6 +95,29 @@ def load_potential(
     if not isinstance(potential, Potential):
         raise InputError(f"'{name}' must return a Potential, but returned {type(potential).__name__}")
     return potential
+
+
+def pick_device(wanted: str) -> str:
+    """The torch device to use: "auto" takes a GPU where this process sees one.
+
+    Raises:
+        InputError: A GPU is asked for and there is none.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f'device "{wanted}" was asked for, but torch sees no GPU; use device = "auto" or "cpu"')
+    return wanted
+
+
+def located(name: str, directory: Path) -> str:
+    """A potential's name with the path in it, if there is one below `directory`, made absolute."""
+    scheme, colon, rest = name.partition(":")
+    if f"{scheme}:" in ALIASES and colon and (directory / rest).exists():
+        return f"{scheme}:{(directory / rest).resolve()}"
+    return name
 
 
 def _find(name: str) -> tuple[str, tuple[str, ...]]:
