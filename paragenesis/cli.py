@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paragenesis.errors import InputError, ParagenesisError
+from paragenesis.errors import InputError, ParagenesisError, PotentialError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except ParagenesisError as error:
         said = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True).print("error:", said, style="red", markup=False, highlight=False)
-        return 2 if isinstance(error, InputError) else 1
+        return 2 if isinstance(error, InputError | PotentialError) else 1  # another weights file would do
     except KeyboardInterrupt:
         resume = "; run the same command again to resume" if command is run_campaign else ""
         Console(stderr=True, soft_wrap=True).print(f"interrupted{resume}", highlight=False)
@@ -66,6 +66,8 @@ def run_campaign(options: argparse.Namespace, console: Console) -> int:
     from paragenesis.launch import run
     from paragenesis.terminal import progress
 
+    if options.directory is not None:
+        _check_place("--directory", options.directory, folder=True)
     with progress(console) as notify:
         finished = run(
             options.campaign,
@@ -144,7 +146,7 @@ def generate(options: argparse.Namespace, console: Console) -> int:
     """Use a generator by itself."""
     from paragenesis.engine.extxyz import write_extxyz
     from paragenesis.engine.generators import Condition
-    from paragenesis.engine.plugins import build_generator
+    from paragenesis.engine.plugins import build_generator, try_generator
 
     if options.number < 1:
         raise InputError(f"-n must be at least 1, but {options.number} was given")
@@ -154,12 +156,10 @@ def generate(options: argparse.Namespace, console: Console) -> int:
         name: getattr(options, name) for name in Condition.model_fields if getattr(options, name, None) is not None
     }
     condition = Condition.parse(given)
-    _check_out(options.out)
+    _check_place("--out", options.out)
     with console.status("generating"):
         generator = build_generator(options.generator, {}, Path())
-        crystals = generator.generate(options.number, condition, options.seed)
-    if not len(crystals):
-        raise InputError(f"generator '{options.generator}' has no candidate for this condition; widen it")
+        crystals = try_generator(options.generator, generator, options.number, condition, options.seed)
     write_extxyz(crystals, options.out)
     _say(console, f"{len(crystals)} crystals written to {options.out}")
     if len(crystals) < options.number:
@@ -177,7 +177,7 @@ def relax(options: argparse.Namespace, console: Console) -> int:
     if not options.file.is_file():
         raise InputError(f"there is no file '{options.file}'; give crystals as CIF, extxyz, POSCAR, CSV or Parquet")
     out = options.out or options.file.with_suffix(".relaxed.extxyz")
-    _check_out(out)
+    _check_place("--out", out)
     crystals = sanitise(options.file)
     with console.status(f"relaxing {len(crystals)} crystals with {options.potential}"):
         potential = load_potential(options.potential, device="auto", sha256=options.sha256)
@@ -261,17 +261,17 @@ def _campaign(directory: Path) -> Path:
     return directory
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a file that cannot be written before hours are spent on what should go there.
+def _check_place(option: str, place: Path, *, folder: bool = False) -> None:
+    """Refuse a place that cannot be written before hours are spent on what should go there.
 
     Raises:
-        InputError: It is a folder, or the folder that it should go to cannot be written.
+        InputError: It is a folder instead of a file or the other way round, or what is above it cannot be written.
     """
-    if out.is_dir():
-        raise InputError(f"--out '{out}' is a folder; give a file")
-    above = next(folder for folder in out.resolve().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError(f"--out '{out}' cannot be written: no file can be made in '{above}'; give another place")
+    if place.exists() and place.is_dir() != folder:
+        raise InputError(f"{option} '{place}' is a {'file; give a folder' if folder else 'folder; give a file'}")
+    above = next(path for path in (place, *place.resolve().parents) if path.exists())
+    if not os.access(above, os.W_OK) or not (above.is_dir() or above == place):
+        raise InputError(f"{option} '{place}' cannot be written: '{above}' does not let it; give another place")
 
 
 # --- the parser ----------------------------------------------------------------------------------------

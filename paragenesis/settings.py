@@ -50,6 +50,10 @@ def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f"{prefix}'{field}' is missing; add it"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("tuple_type", "list_type"):
+        message = "must be a list (a TOML table in a list is written [[name]])"
+    elif first["type"] == "too_short":
+        return f"{prefix}'{field}' is empty; name at least {first['ctx']['min_length']}"
     if first["type"] == "value_error":
         return f"{prefix}'{field}': {message}"
     return f"{prefix}'{field}': {message}, but {first['input']!r} was given"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def silence_third_parties() -> None:
     own = logging.StreamHandler()
     own.setLevel(logging.WARNING)
     logging.getLogger("paragenesis").addHandler(own)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # matgl's hub client has handlers of its own
     # With a handler at the root neither Python's handler of last resort nor a package's basicConfig prints anything.
     logging.getLogger().addHandler(logging.NullHandler())
 

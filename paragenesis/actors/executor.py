@@ -17,7 +17,7 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
 from paragenesis.actors.cluster import connect
-from paragenesis.actors.policy import check_room, hosts_of, window, worker_count
+from paragenesis.actors.policy import check_room, hosts_of, left_over, window, worker_count
 from paragenesis.actors.pool import WorkerPool
 from paragenesis.engine.executor import Outcome, StageSpec, describe
 from paragenesis.errors import ExecutionError, ParagenesisError
@@ -84,9 +84,10 @@ class RayExecutor:
         for host, resources in hosts_of(stages).items():
             if host in self._pools:
                 continue
-            workers = worker_count(resources, ray.cluster_resources())
+            cluster = ray.cluster_resources()
+            workers = worker_count(resources, cluster)
             if self._fixed:  # a running cluster may still grow
-                check_room(host, resources, workers, ray.available_resources())
+                check_room(host, resources, workers, left_over(cluster, [p.demand for p in self._pools.values()]))
             self._pools[host] = WorkerPool(host, resources, workers)
             started.append(self._pools[host])
         for pool in started:

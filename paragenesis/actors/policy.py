@@ -32,6 +32,14 @@ def worker_count(wanted: Resources, cluster: Mapping[str, float]) -> int:
     return max(1, int(cluster.get("CPU", 1.0) / wanted.cpus) - 1)  # one CPU stays for the light stages
 
 
+def left_over(cluster: Mapping[str, float], demands: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What a cluster has beside the demands of groups of workers.
+
+    Not what Ray calls available: that lags behind when workers have just been stopped.
+    """
+    return {name: have - sum(d.get(name, 0.0) for d in demands) for name, have in cluster.items()}
+
+
 def check_room(host: str, wanted: Resources, workers: int, free: Mapping[str, float]) -> None:
     """Refuse at once what could never be placed: Ray itself would wait for it forever, in silence.
 

@@ -34,6 +34,11 @@ class WorkerPool:
         """How many workers there are."""
         return len(self._workers)
 
+    @property
+    def demand(self) -> dict[str, float]:
+        """What all workers together ask of the cluster."""
+        return {"CPU": float(self._resources.cpus * len(self)), "GPU": self._resources.gpus * len(self)}
+
     def wait(self) -> None:
         """Wait until every worker is up.
 

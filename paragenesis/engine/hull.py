@@ -63,13 +63,13 @@ class HullCoverage:
         if self.missing_elements:
             unknown = ", ".join(self.missing_elements)
             return f"{self.chemical_system}: the hull does not know {unknown}, so no distance can be given."
-        known = ", ".join(
-            f"{count} with {size} elements" for size, count in sorted(self.phases.items()) if size > 1 and count
+        known = " and ".join(
+            f"{count} compounds of {size} elements" for size, count in sorted(self.phases.items()) if size > 1 and count
         )
-        gaps = f"; no compound in {', '.join(self.missing_binaries)}" if self.missing_binaries else ""
+        gaps = f" It knows no compound in {', '.join(self.missing_binaries)}." if self.missing_binaries else ""
         return (
-            f"{self.chemical_system}: {known or 'no'} known compounds, {len(self.stable)} phases on the hull "
-            f"(elements included){gaps}."
+            f"{self.chemical_system}: the hull knows {known or 'no compounds'}; {len(self.stable)} phases lie on it "
+            f"(elements included).{gaps}"
         )
 
 
@@ -276,8 +276,8 @@ def check_pairing(level: Level, hull: Hull, mixed: bool) -> str:
             f"'{hull.functional}'; give a hull of the same level, or mix them knowingly with mixed = true"
         )
     return (
-        f"Mixed levels, as asked for: formation energies of {who} ({level.functional}) are held against the hull "
-        f"'{hull.name}' ({hull.functional}), so hull distances carry the systematic difference of the two."
+        f"Mixed levels, as asked for: formation energies of {who} ({level.functional}) are held against a hull of "
+        f"level {hull.functional}, so its hull distances carry the systematic difference of the two."
     )
 
 

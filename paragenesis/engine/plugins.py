@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from paragenesis.crystals import Crystals
+from paragenesis.engine.executor import describe
+from paragenesis.engine.generators.condition import Condition
 from paragenesis.engine.generators.contract import Generator
 from paragenesis.engine.oracles.contract import Oracle
-from paragenesis.errors import InputError
+from paragenesis.errors import InputError, ParagenesisError
 from paragenesis.naming import find_object
 from paragenesis.settings import Settings
 
@@ -44,6 +47,25 @@ def build_generator(use: str, options: Mapping[str, Any], directory: Path) -> Ge
     return generator
 
 
+def try_generator(use: str, generator: Generator, n: int, condition: Condition, seed: int) -> Crystals:
+    """Crystals from a generator that has not been tried with this condition.
+
+    Raises:
+        InputError: A part of the condition is not honoured, no crystal can obey it, or the generator is at fault.
+    """
+    try:
+        crystals = generator.generate(n, condition, seed)
+    except ParagenesisError:
+        raise
+    except Exception as error:
+        raise InputError(f"generator '{use}' raised {describe(error)}; run check_generator on it") from error
+    if not isinstance(crystals, Crystals):
+        raise InputError(f"generator '{use}' returned {type(crystals).__name__} instead of Crystals; correct it")
+    if not len(crystals):
+        raise InputError(f"generator '{use}' has no candidate for this condition; widen it")
+    return crystals
+
+
 def build_oracle(use: str, options: Mapping[str, Any], directory: Path, **surroundings: Any) -> Oracle:
     """An oracle from its name and settings; `surroundings` are what its constructor may ask for beside them.
 
@@ -68,11 +90,18 @@ def _build(kind: str, use: str, options: Mapping[str, Any], surroundings: Mappin
     parameters = inspect.signature(make).parameters
     given = {name: value for name, value in surroundings.items() if name in parameters}
     settings = _settings_class(make)
-    if settings is not None:
-        return make(settings.parse(options, where=f"{kind} '{use}'"), **given)
-    if unknown := sorted(set(options) - set(parameters)):
+    if settings is None and (unknown := sorted(set(options) - set(parameters))):
         raise InputError(f"{kind} '{use}' has no option '{unknown[0]}'; it takes {', '.join(parameters) or 'none'}")
-    return make(**options, **given)
+    try:
+        if settings is not None:
+            return make(settings.parse(options, where=f"{kind} '{use}'"), **given)
+        return make(**options, **given)
+    except ParagenesisError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{kind} '{use}' cannot be made from the options {dict(options)}: {describe(error)}"
+        ) from error
 
 
 def _settings_class(found: Any) -> type[Settings] | None:

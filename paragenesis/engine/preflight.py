@@ -22,7 +22,7 @@ from paragenesis.engine.hull import Hull, check_pairing
 from paragenesis.engine.level import Level
 from paragenesis.engine.oracles.contract import Oracle
 from paragenesis.engine.oracles.potential import PotentialOracle
-from paragenesis.engine.plugins import build_generator, build_oracle
+from paragenesis.engine.plugins import build_generator, build_oracle, try_generator
 from paragenesis.engine.potentials.contract import Potential, load_potential
 from paragenesis.engine.potentials.ensemble import Ensemble
 from paragenesis.engine.potentials.known_answers import known_answer_check
@@ -160,8 +160,7 @@ def _check_generators(spec: CampaignSpec, generators: Mapping[str, Generator]) -
             raise InputError(
                 f"generator '{name}' cannot honour condition.{refused[0]}; drop it or use another generator"
             )
-        if not len(generator.generate(1, spec.condition, spec.seed)):
-            raise InputError(f"generator '{name}' has no candidate for this condition; widen it")
+        try_generator(name, generator, 1, spec.condition, spec.seed)
 
 
 def _hull(spec: CampaignSpec) -> Hull:

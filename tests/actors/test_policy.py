@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from paragenesis.actors.policy import check_room, hosts_of, window, worker_count
+from paragenesis.actors.policy import check_room, hosts_of, left_over, window, worker_count
 from paragenesis.engine.executor import Resources, StageSpec
 from paragenesis.errors import ExecutionError, InputError
 
@@ -38,3 +38,7 @@ def test_stages_of_one_host_agree_on_resources() -> None:
 def test_in_flight_work_is_bounded_by_the_workers() -> None:
     assert window([1, 1]) == 3
     assert window([1, 8]) == 17
+
+
+def test_room_is_what_other_workers_leave() -> None:
+    assert left_over({"CPU": 8.0, "GPU": 2.0}, [{"CPU": 3.0, "GPU": 2.0}, {"CPU": 1.0}]) == {"CPU": 4.0, "GPU": 0.0}

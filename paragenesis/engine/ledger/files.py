@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, replace
+from math import isclose
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote
 
 import numpy as np
@@ -15,6 +17,9 @@ from paragenesis.engine.extxyz import write_extxyz
 from paragenesis.engine.ledger.query import LedgerReader
 from paragenesis.errors import InputError, LedgerError
 from paragenesis.objectives.goals import Goal, parse_goal
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 What = Literal["selected", "verified", "pareto"]
 Format = Literal["cif", "extxyz"]
@@ -198,16 +203,30 @@ def _hull_name(text: str) -> str:
 
 
 def _write_cifs(crystals: Crystals, folder: Path, symprec: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for crystal, structure in zip(crystals.ids, crystals.to_structures(), strict=True):
+        (folder / f"{file_name(crystal)}.cif").write_text(_cif(structure, symprec))
+
+
+def _cif(structure: Structure, symprec: float) -> str:
+    """A structure as CIF with its symmetry; in P1, atom by atom, where that would read back as another crystal.
+
+    At the edge of the tolerance, the operations that were found move an atom beside itself instead of onto itself.
+    """
+    from pymatgen.core import Structure
     from pymatgen.io.cif import CifWriter
     from pymatgen.symmetry.analyzer import SymmetryUndeterminedError
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for crystal, structure in zip(crystals.ids, crystals.to_structures(), strict=True):
-        try:
-            text = str(CifWriter(structure, symprec=symprec))
-        except SymmetryUndeterminedError:
-            text = str(CifWriter(structure))  # in P1: the same crystal, atom by atom
-        (folder / f"{file_name(crystal)}.cif").write_text(text)
+    try:
+        text = str(CifWriter(structure, symprec=symprec))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the parser, about atoms too close: the very case looked for
+            again = Structure.from_str(text, fmt="cif")
+    except (SymmetryUndeterminedError, ValueError):
+        return str(CifWriter(structure))
+    same_formula = again.composition.reduced_formula == structure.composition.reduced_formula
+    same_volume = isclose(again.volume / len(again), structure.volume / len(structure), rel_tol=0.01)
+    return text if same_formula and same_volume else str(CifWriter(structure))
 
 
 def file_name(candidate_id: str) -> str:

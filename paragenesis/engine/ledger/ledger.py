@@ -83,7 +83,8 @@ class Ledger(LedgerReader):
             raise LedgerError(f"no ledger can be created in {directory}: {error.strerror}") from None
         finally:
             for left in (aside, aside.with_name(f"{aside.name}.wal")):
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
+                    left.unlink()
         return cls.open(directory)
 
     @classmethod

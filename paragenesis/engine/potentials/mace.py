@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paragenesis.engine.executor import describe
 from paragenesis.engine.level import Level
 from paragenesis.engine.potentials.contract import Potential, check_weights, file_sha256
 from paragenesis.errors import InputError, PotentialError
@@ -42,7 +43,10 @@ def load(
     found = check_weights(path, file_sha256(path), sha256, trust=trust)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network: Any = torch.load(path, map_location="cpu", weights_only=False)
+        try:
+            network: Any = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as error:
+            raise PotentialError(f"{path} cannot be read as a MACE model: {describe(error)}") from error
     if not isinstance(network, torch.nn.Module) or not hasattr(network, "r_max"):
         raise PotentialError(f"{path} holds a {type(network).__name__}, which is no MACE model")
     level = Level(

@@ -128,7 +128,7 @@ def _hull_caption(campaign: Campaign, name: str, predicted: FloatArray, verified
         parts.append(f"{count_of(outside, 'crystal')} outside −{-_SHOWN[0]:g} to {_SHOWN[1]:g} drawn in the end bins.")
     parts += sentences(campaign.hull.get("coverage"))
     if campaign.hull.get("mixed"):
-        parts += sentences(campaign.hull.get("pairing")) or ["Levels of theory were mixed with this hull on purpose."]
+        parts.append("Levels of theory were mixed with this hull on purpose; the provenance says which.")
     return " ".join(parts)
 
 

@@ -109,6 +109,13 @@ def _sha256(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
 
 
+def _short(volume: float) -> str:
+    """A hypervolume that fits its card: it may have any size, as it depends on the objectives' units."""
+    if volume and not 1e-3 <= abs(volume) < 1e7:
+        return f"{volume:.2e}"
+    return f"{volume:,.0f}" if abs(volume) >= 1000 else f"{volume:.4g}"
+
+
 def _cards(campaign: Campaign) -> list[tuple[str, str, str]]:
     """Headline numbers: label, value, a word on it."""
     made, checked = campaign.total("generated"), campaign.total("verified")
@@ -121,7 +128,7 @@ def _cards(campaign: Campaign) -> list[tuple[str, str, str]]:
         ("selected", f"{campaign.total('selected'):,}", "for verification"),
         ("verified", f"{checked:,}", f"by {campaign.oracle.get('name', 'the oracle')}"),
         ("hits", f"{hits:,}", f"{hits / checked:.0%} of verified" if checked else "none yet"),
-        ("hypervolume", f"{volumes[-1]:.4g}" if volumes else "–", "of the verified front"),
+        ("hypervolume", _short(volumes[-1]) if volumes else "–", "of the verified front"),
         (
             "rounds",
             f"{len(campaign.rounds):,}",

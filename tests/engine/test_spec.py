@@ -1,0 +1,124 @@
+"""The specification of a campaign: what a file may say, and what makes two campaigns the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paragenesis.engine.spec import CampaignSpec, HitRule, changed_fields
+from paragenesis.errors import InputError
+from paragenesis.objectives import Maximize, Minimize, objective
+from paragenesis.settings import Settings
+
+MakeSpec = Callable[..., CampaignSpec]
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.toml"
+
+
+def test_the_quickstart_is_read_and_its_paths_start_from_its_folder() -> None:
+    spec = CampaignSpec.from_toml(QUICKSTART)
+    assert spec.directory == QUICKSTART.parent
+    assert spec.condition.chemical_system == "Mg-O-Si"
+    assert [p.name for p in spec.potentials] == ["chgnet-0.3.0", "chgnet-0.2.0"]
+    assert "custom_objective.py" in spec.identity()["files"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"potentals": []}, "unknown key 'potentals'; did you mean 'potentials'"),
+        ({"relax": {"fmx": 1}}, "unknown key 'relax.fmx'; did you mean 'fmax'"),
+        ({"generators": [{"use": "random", "n": 4, "chnk": 2}]}, "unknown key 'generators.0.chnk'"),
+        ({"generators": [{"use": "random"}]}, "'generators.0.n' is missing"),
+        ({"generators": {"use": "random", "n": 4}}, r"'generators': must be a list .*\[\[name\]\]"),
+        ({"generators": []}, "'generators' is empty; name at least 1"),
+        ({"generators": [{"use": "random", "n": 4}] * 2}, "two generators share a name: random, random"),
+        ({"generators": [{"use": "a.py:Gen", "n": 4}, {"use": "b.py:Gen", "n": 4}]}, "share a name: gen, gen"),
+        ({"potentials": ["lennard-jones", {"name": "lennard-jones"}]}, "a potential is named twice"),
+        ({"objectives": [{"goal": "minimize"}]}, "is no objective; give an alias"),
+        ({"objectives": [3]}, "3 is no objective"),
+        ({"objectives": []}, "'objectives' is empty"),
+        ({"seed": -1}, "'seed'"),
+        ({"relax": {"fmax": float("nan")}}, "'relax.fmax'"),
+        ({"name": "Big Name"}, "'Big Name' cannot be a name; use up to 64 lower-case"),
+        ({"name": "a" * 65}, "cannot be a name"),
+        (
+            {"condition": {"allowed_elements": ["Na", "Xx"]}},
+            "'condition.allowed_elements': 'Xx' is no chemical element",
+        ),
+        ({"condition": {"chemical_system": "Na-Cl", "required_elements": ["O"]}}, "'condition': required element O"),
+    ],
+)
+def test_what_cannot_be_is_named_with_its_field(tiny: MakeSpec, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        tiny(**change)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name = ", r"c\.toml' is not valid TOML: .*line 1"),
+        (b"name = 'x'\nname = 'y'\n", "is not valid TOML"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"", "'name' is missing"),
+    ],
+)
+def test_a_file_that_is_no_campaign(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "c.toml").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        CampaignSpec.from_toml(tmp_path / "c.toml")
+
+
+def test_what_may_change_on_resuming_and_what_may_not(tiny: MakeSpec) -> None:
+    identity = tiny().identity()
+    free = tiny(rounds=9, device="cpu", resources={"potentials": {"workers": 3}}, directory=Path("/elsewhere"))
+    assert changed_fields(identity, free.identity()) == []
+    fixed = tiny(seed=2, relax={"fmax": 0.3, "max_steps": 30}, hits=[], objectives=("formation_energy", "supply_risk"))
+    assert changed_fields(identity, fixed.identity()) == ["hits", "objectives.1.use", "relax.fmax", "seed"]
+    assert changed_fields(identity, tiny(objectives=({"use": "formation_energy"}, "density")).identity()) == []
+    assert changed_fields(identity, tiny(potentials=[{"name": "lennard-jones"}]).identity()) == []
+
+
+def test_files_that_a_campaign_names_count_by_their_content(tiny: MakeSpec, tmp_path: Path) -> None:
+    def identity(**changes: Any) -> dict[str, Any]:
+        return tiny(directory=tmp_path, objectives=("density", "mine.py:x"), **changes).identity()
+
+    for name in ("mine.py", "weights.model", "hull.csv"):
+        (tmp_path / name).write_text("1")
+    named: dict[str, Any] = {
+        "potentials": ["lennard-jones", "mace:weights.model"],
+        "hull": {"reference": "hull.csv", "functional": "x", "mixed": True},
+    }
+    before = identity(**named)
+    assert list(before["files"]) == ["hull.csv", "mine.py", "weights.model"]
+    for name in before["files"]:
+        (tmp_path / name).write_text("2")
+        assert changed_fields(before, identity(**named)) == [f"files.{name}"]
+        (tmp_path / name).write_text("1")
+    (tmp_path / "unnamed.txt").write_text("2")
+    assert identity(**named) == before
+
+
+def test_an_objective_given_in_python_counts_with_its_goal(tiny: MakeSpec) -> None:
+    @objective(goal=Minimize(), unit="1")
+    def mine(relaxed: Any) -> Any:
+        return relaxed.crystals.densities
+
+    minimized = tiny(objectives=(mine,)).identity()
+    mine.goal = Maximize() if not isinstance(mine, Settings) else mine.goal
+    assert minimized["objectives"][0]["name"] == "mine"
+    assert minimized["objectives"][0]["unit"] == "1"
+
+
+def test_a_hit_lies_within_its_bounds_and_nothing_unknown_does() -> None:
+    rule = HitRule(objective="x", at_least=0.0, at_most=1.0)
+    assert [rule.holds(v) for v in (-0.1, 0.0, 1.0, 1.1, float("nan"))] == [False, True, True, False, False]
+    assert not HitRule(objective="x").holds(float("nan"))
+
+
+def test_generators_are_named_after_what_they_use(tiny: MakeSpec) -> None:
+    uses = ["random", "my_file.py:MyGenerator", "package.module:Other_One"]
+    spec = tiny(generators=[{"use": use, "n": 1} for use in uses])
+    assert [g.name for g in spec.generators] == ["random", "mygenerator", "other-one"]

@@ -1,0 +1,437 @@
+"""What a user types and what they get: output, files, exit codes, and one clear sentence for what cannot be used."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ase.io import read
+from rich.console import Console
+
+from paragenesis.cli import run_command
+from paragenesis.engine.campaign import Progress
+from paragenesis.engine.ledger import digest
+from paragenesis.terminal import progress, show_table
+
+TINY = """
+name = "tiny"
+seed = 1
+rounds = 1
+potentials = ["lennard-jones"]
+objectives = ["formation_energy", "density"]
+condition = { allowed_elements = ["Na", "Cl"] }
+screening = { charge_neutrality = false, novelty = false, overlap_factor = 0.4 }
+relax = { fmax = 0.2, max_steps = 30 }
+hull = { mixed = true }
+triage = { min_hull_distance = -100.0, max_std = {}, max_force = 1000.0 }
+decision = { q = 3 }
+oracle = { use = "potential", options = { potential = "lennard-jones", fmax = 0.15 } }
+
+[[generators]]
+use = "random"
+n = 16
+chunk = 8
+"""
+PLUGINS = """
+from paragenesis import Minimize, objective
+
+@objective(goal=Minimize(), unit="eV")
+def raising(relaxed):
+    raise ZeroDivisionError("out of order")
+
+class Broken:
+    honours = frozenset({"allowed_elements"})
+    def generate(self, n, condition, seed):
+        raise RuntimeError("no sand left")
+"""
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command; exit code, standard output, standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run_command([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of one finished campaign, for commands that only read; its file stands beside it."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.toml").write_text(TINY)
+    words = ["run", folder / "tiny.toml", "--directory", folder / "c", "--executor", "inline"]
+    assert run_command([str(word) for word in words]) == 0
+    return folder / "c"
+
+
+def refused(answer: tuple[int, str, str]) -> str:
+    """The one sentence with which something was refused as input."""
+    code, _, said = answer
+    assert code == 2, said
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    return said
+
+
+# --- commands on a campaign --------------------------------------------------------------------------------------
+
+
+def test_run_without_a_terminal_prints_a_plain_line_a_step_then_the_status_and_the_report(
+    cli: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    code, out, err = cli("run", tmp_path / "tiny.toml", "--directory", tmp_path / "c", "--executor", "inline")
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert lines[0] == "check: checking potentials, hull, objectives and generators"
+    assert any(re.match(r"round 1 fill 8/16: \d of 8 kept", line) for line in lines)
+    assert any(re.match(r"round 1 verify 3/3: \w+: formation_energy ", line) for line in lines)
+    assert "None" not in out
+    assert "\x1b" not in out
+    assert lines[-1] == f"report: {tmp_path / 'c' / 'report.html'}"
+    assert (tmp_path / "c" / "report.html").is_file()
+
+
+def test_more_rounds_can_be_asked_for_and_zero_cannot(cli: Run, campaign: Path, tmp_path: Path) -> None:
+    file = campaign.parent / "tiny.toml"
+    assert "rounds must be at least 1, but 0" in refused(cli("run", file, "--directory", campaign, "--rounds", 0))
+    cli("run", file, "--directory", tmp_path / "c", "--executor", "inline")
+    code, out, _ = cli("run", file, "--directory", tmp_path / "c", "--executor", "inline", "--rounds", 2)
+    assert code == 0
+    assert "round 1 fill" not in out
+    assert "round 2 fill 16/16" in out
+
+
+def test_status_says_where_a_campaign_stands(cli: Run, campaign: Path) -> None:
+    code, out, _ = cli("status", campaign)
+    assert code == 0
+    assert re.search(r"state\W+not running", out)
+    assert re.search(r"generated\W+16", out)
+    assert re.search(r"verified\W+3", out)
+
+
+def test_report_and_verify(cli: Run, campaign: Path) -> None:
+    code, out, _ = cli("report", campaign)
+    assert code == 0
+    assert out.strip() == f"report: {campaign / 'report.html'}"
+    assert cli("verify", campaign)[:2] == (0, "the ledger is sound: every invariant holds\n")
+
+
+def test_verify_names_a_changed_export_and_exits_with_1(cli: Run, campaign: Path) -> None:
+    file = next(campaign.glob("exports/*/triage.parquet"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    try:
+        code, out, _ = cli("verify", campaign)
+    finally:
+        file.write_bytes(whole)
+    assert code == 1
+    assert str(file) in out
+    assert "was changed" in out
+
+
+def test_sql_answers_as_a_table_and_as_csv(cli: Run, campaign: Path) -> None:
+    question = "SELECT formula, verdict, frac, reason FROM candidates WHERE n_atoms = 4 ORDER BY candidate_id"
+    code, out, _ = cli("sql", campaign, question)
+    assert code == 0
+    assert "… 12 values]" in out, "a long list is shortened in a table"
+    code, out, _ = cli("sql", campaign, question, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert {row["verdict"] for row in rows} <= {"kept", "rejected", "failed"}
+    assert all(len(row["frac"].split(",")) == 12 for row in rows), "and whole in CSV"
+    assert "no rows" in cli("sql", campaign, "SELECT formula FROM candidates WHERE false")[1]
+    assert "candidates" in cli("sql", campaign, "SHOW TABLES")[1]
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("SELECT * FROM nothing", "nothing does not exist"),
+        ("SELEC 1", "refused"),
+        ("", "one SELECT"),
+        ("SELECT 1; SELECT 2", "one SELECT"),
+        ("DROP TABLE candidates", "one SELECT"),
+        ("COPY candidates TO '{out}'", "one SELECT"),
+        ("SELECT * FROM read_csv('/etc/hostname')", "/etc/hostname"),
+        ("SELECT * FROM '{file}'", "tiny.toml"),
+    ],
+)
+def test_sql_that_is_wrong_writes_or_reads_files_is_refused(
+    cli: Run, campaign: Path, tmp_path: Path, question: str, said: str
+) -> None:
+    before = digest(campaign)
+    text = question.format(out=tmp_path / "x.csv", file=campaign.parent / "tiny.toml")
+    assert said in refused(cli("sql", campaign, text))
+    assert digest(campaign) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["selected", "verified", "pareto"])
+def test_export_writes_what_other_programs_read(cli: Run, campaign: Path, tmp_path: Path, what: str) -> None:
+    code, out, _ = cli("export", campaign, "--what", what, "--format", "extxyz", "--out", tmp_path / "all.extxyz")
+    crystals = read(tmp_path / "all.extxyz", ":")
+    assert code == 0
+    assert out == f"{len(crystals)} crystals written to {tmp_path / 'all.extxyz'}\n"
+    assert cli("export", campaign, "--what", what, "--out", tmp_path / "cifs")[0] == 0
+    cifs = [read(path) for path in (tmp_path / "cifs").glob("*.cif")]
+    formulas = sorted(atoms.get_chemical_formula(empirical=True) for atoms in cifs)
+    assert formulas == sorted(atoms.get_chemical_formula(empirical=True) for atoms in crystals)
+    assert 1 <= len(crystals) <= 3
+
+
+@pytest.mark.parametrize("words", [["status"], ["report"], ["verify"], ["export"], ["sql", "SELECT 1"]])
+def test_a_directory_without_a_campaign_is_refused(cli: Run, tmp_path: Path, words: list[str]) -> None:
+    assert f"no campaign in '{tmp_path}'" in refused(cli(words[0], tmp_path, *words[1:]))
+    assert not list(tmp_path.iterdir())
+
+
+# --- campaigns that cannot be used -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed = 1", "sed = 1", "unknown key 'sed'; did you mean 'seed'?"),
+        ('"Na", "Cl"', '"Na", "Xx"', "'condition.allowed_elements': 'Xx' is no chemical element"),
+        ('allowed_elements = ["Na", "Cl"]', "min_atoms = 9, max_atoms = 4", "'condition': min_atoms = 9 is more than"),
+        ('allowed_elements = ["Na", "Cl"]', "space_group = 225", "cannot honour condition.space_group"),
+        ("mixed = true", 'mixed = true, reference = "no.csv", functional = "x"', "no.csv"),
+        ('"density"', '"mine.py:x"', "there is no file"),
+        ('"density"', '"plugins.py:raisin"', "defines no 'raisin'; did you mean 'raising'?"),
+        ('"density"', '"plugins.py:raising"', "'raising' cannot be used: estimate raised ZeroDivisionError: out of"),
+        ('use = "random"', 'use = "randm"', "no generator 'randm'; did you mean 'random'?"),
+        ('use = "random"', 'use = "plugins.py:Broken"', "'broken' raised RuntimeError: no sand left"),
+        ('["lennard-jones"]', '["chgnet-0.3.1"]', "no potential 'chgnet-0.3.1'; did you mean 'chgnet-0.3.0"),
+        ('["lennard-jones"]', '["mace:no.model"]', "no MACE file 'no.model'"),
+        ('["lennard-jones"]', "[]", "'potentials' is empty; name at least 1"),
+        ("[[generators]]", "[generators]", "'generators': must be a list (a TOML table in a list is written [[name]])"),
+        ("n = 16", "n = 0", "'generators.0.n'"),
+        ("rounds = 1", "rounds = ", "not valid TOML: Invalid value (at line 4"),
+        ('name = "tiny"', 'name = "../tiny"', "'../tiny' cannot be a name"),
+        ('use = "random"\n', 'use = "substitution"\n', "no candidate"),
+    ],
+)
+def test_a_campaign_that_cannot_be_used_is_one_sentence_and_leaves_nothing(
+    cli: Run, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    text = TINY.replace(old, new)
+    assert text != TINY
+    if said == "no candidate":
+        text = text.replace('allowed_elements = ["Na", "Cl"]', 'composition = "NaCl", prototype = "Perovskite"')
+    (tmp_path / "bad.toml").write_text(text)
+    (tmp_path / "plugins.py").write_text(PLUGINS)
+    assert said in refused(cli("run", tmp_path / "bad.toml", "--directory", tmp_path / "c", "--executor", "inline"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_campaign_file_that_is_absent_or_a_folder(cli: Run, tmp_path: Path) -> None:
+    for path in (tmp_path / "no.toml", tmp_path):
+        assert f"no campaign file at '{path}'" in refused(cli("run", path))
+
+
+def test_a_directory_that_cannot_be_written_is_refused_at_once(cli: Run, campaign: Path) -> None:
+    file = campaign.parent / "tiny.toml"
+    for place in (file, file / "below"):
+        code, out, said = cli("run", file, "--directory", place)
+        assert (code, out) == (2, "")
+        assert f"--directory '{place}'" in said
+    assert file.read_text() == TINY
+
+
+def test_a_changed_campaign_on_the_same_directory_names_the_fields(cli: Run, campaign: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY.replace("fmax = 0.2", "fmax = 0.3").replace("seed = 1", "seed = 2"))
+    before = digest(campaign)
+    said = refused(cli("run", tmp_path / "tiny.toml", "--directory", campaign, "--executor", "inline"))
+    assert "relax.fmax, seed changed" in said
+    assert "--directory" in said
+    assert digest(campaign) == before
+
+
+# --- generate and relax ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "holds"),
+    [
+        (["--chemical-system", "Mg-O"], lambda a: set(a.symbols) == {"Mg", "O"}),
+        (["--composition", "MgO"], lambda a: a.get_chemical_formula(empirical=True) == "MgO"),
+        (["--allowed-elements", "Mg", "O", "S"], lambda a: set(a.symbols) <= {"Mg", "O", "S"}),
+        (["--required-elements", "Ti", "--max-atoms", "6"], lambda a: "Ti" in a.symbols and len(a) <= 6),
+        (["--chemical-system", "Mg-O", "--min-atoms", "5"], lambda a: len(a) >= 5),
+        (["--chemical-system", "Ca-Ti-O", "--prototype", "Perovskite"], lambda a: len(a) % 5 == 0),
+        (["--chemical-system", "Na-Cl", "--space-group", "225"], lambda a: True),
+    ],
+)
+def test_generate_obeys_each_option(cli: Run, tmp_path: Path, words: list[str], holds: Callable[..., bool]) -> None:
+    out = tmp_path / "new" / "g.extxyz"
+    code, _, err = cli("generate", "-n", 3, "--seed", 1, "--out", out, *words)
+    assert (code, err) == (0, "")
+    crystals = read(out, ":")
+    assert 1 <= len(crystals) <= 3
+    assert all(holds(atoms) for atoms in crystals)
+    if "--space-group" in words:
+        from paragenesis.crystals import Crystals
+        from paragenesis.engine.generators.condition import space_group
+
+        batch = Crystals.from_atoms(crystals)
+        assert {space_group(batch, i) for i in range(len(batch))} == {225}
+
+
+def test_generate_says_when_fewer_exist(cli: Run, tmp_path: Path) -> None:
+    code, out, _ = cli("generate", "-n", 200, "--composition", "MgO", "--max-atoms", 2, "--out", tmp_path / "g.extxyz")
+    count = len(read(tmp_path / "g.extxyz", ":"))
+    assert code == 0
+    assert f"no more than {count} distinct candidates" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-n", "0"], "-n must be at least 1, but 0 was given"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--chemical-system", "Mg-Xx"], "'chemical_system': 'Xx' is no chemical element"),
+        (["--chemical-system", "Mg-O", "--required-elements", "Si"], "required element Si is outside"),
+        (["--space-group", "231"], "'space_group'"),
+        (["--prototype", "Foo"], "no prototype is named 'Foo'"),
+        (["--composition", "NaCl", "--prototype", "Perovskite"], "no candidate"),
+        (["--generator", "nothing"], "no generator 'nothing'"),
+        (["--generator", "random", "--space-group", "3"], "'random' cannot honour space_group"),
+    ],
+)
+def test_generate_refuses_what_cannot_be(cli: Run, tmp_path: Path, words: list[str], said: str) -> None:
+    assert said in refused(cli("generate", "--out", tmp_path / "g.extxyz", *words))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "g.extxyz", "cannot be written")):
+        assert said in refused(cli("generate", "--chemical-system", "Mg-O", "--out", place))
+        assert said in refused(cli("relax", tmp_path / "file", "--out", place))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_relax_lowers_the_energy_and_says_what_came_of_each(cli: Run, campaign: Path, tmp_path: Path) -> None:
+    file = tmp_path / "c.extxyz"
+    cli("export", campaign, "--what", "verified", "--format", "extxyz", "--out", file)
+    energies = []
+    for steps in (0, 40):
+        code, out, _ = cli("relax", file, "--potential", "lennard-jones", "--max-steps", steps, "--fmax", 0.01)
+        assert code == 0
+        energies.append([atoms.info["energy_per_atom"] for atoms in read(tmp_path / "c.relaxed.extxyz", ":")])
+    assert f"3 crystals written to {tmp_path / 'c.relaxed.extxyz'}" in out
+    assert all(after <= before + 1e-6 for before, after in zip(*energies, strict=True))
+    assert sum(energies[1]) < sum(energies[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("no.cif", [], "there is no file"),
+        ("crystal.txt", [], "the format of crystal.txt is unknown"),
+        ("crystal.cif", [], "crystal"),
+        ("crystal.txt", ["--fmax", "-1"], "'fmax'"),
+        ("crystal.txt", ["--max-steps", "-1"], "'max_steps'"),
+        ("nacl.cif", ["--potential", "chgnet"], "no potential 'chgnet'"),
+        ("nacl.cif", ["--potential", "mace:{file}"], "pickled and can run code"),
+    ],
+)
+def test_relax_refuses_what_cannot_be(cli: Run, tmp_path: Path, name: str, words: list[str], said: str) -> None:
+    from ase.build import bulk
+
+    for text in ("crystal.txt", "crystal.cif"):
+        (tmp_path / text).write_text("not a crystal")
+    bulk("NaCl", "rocksalt", 5.6).write(tmp_path / "nacl.cif")
+    before = sorted(tmp_path.iterdir())
+    given = [word.format(file=tmp_path / "crystal.txt") for word in words]
+    assert said in refused(cli("relax", tmp_path / name, *given))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# --- the terminal ------------------------------------------------------------------------------------------------
+
+STEPS = [
+    Progress(0, "check", 0, 1, "checking potentials, hull, objectives and generators"),
+    Progress(1, "fill", 12, 48, "generating, screening and relaxing"),
+    Progress(1, "fill", 48, 48, "7 of 12 kept (r001/chunk/substitution/00003)"),
+    Progress(1, "decide", 2, 4, "2 of 3 selected, 1 held back by triage"),
+    Progress(10, "verify", 0, 0, "asking the oracle (chgnet-r2scan/mp-r2scan/907a661e3ebc) [x]"),
+    Progress(10, "close", 1, 1, "round 10 closed: 1 hits"),
+]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_bars_fit_the_terminal_and_keep_their_counts(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, force_interactive=True, width=width, _environ={})
+    with progress(console) as notify:
+        for step in STEPS:
+            notify(step)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).splitlines()
+    last = [line for line in lines if line.strip()][-5:]
+    assert max(map(len, lines)) <= width
+    assert not any("None" in line for line in lines)
+    assert [line.split("━")[0].strip() for line in last] == [
+        "✓ check", "✓ round 1 · fill", "✓ round 1 · decide", "✓ round 10 · verify", "✓ round 10 · close",
+    ]  # fmt: skip
+    assert "48/48" in last[1]
+    assert "2/4" in last[2], "a batch that could not be filled is not shown as full"
+    assert "7 of 12 kept" in last[1]
+    assert ("00003)" in last[1]) == (width == 140), "what does not fit is cut"
+
+
+def test_a_wide_answer_is_shown_row_by_row() -> None:
+    import pyarrow as pa
+
+    table = pa.table({f"column_{i}": [f"value_{i}_a", f"value_{i}_b"] for i in range(20)})
+    out = io.StringIO()
+    show_table(Console(file=out, width=80), table)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"column_19 +value_19_b", out.getvalue())
+    assert sum(line.startswith("row ") for line in lines) == 2
+
+
+def test_other_packages_are_silent_and_ours_are_not() -> None:
+    script = """
+import logging, warnings
+from paragenesis.terminal import silence_third_parties
+silence_third_parties()
+warnings.warn_explicit("theirs", UserWarning, "pymatgen/core.py", 1, module="pymatgen.core")
+warnings.warn_explicit("our warning", UserWarning, "x.py", 1, module="paragenesis_user_x")
+logging.getLogger("moyo.lib").warning("theirs")
+logging.basicConfig(level=logging.INFO)
+logging.info("theirs")
+logging.getLogger("paragenesis.engine").warning("our log line")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "theirs" not in done.stderr + done.stdout
+    assert "our warning" in done.stderr
+    assert "our log line" in done.stderr
+
+
+def test_python_m_paragenesis_is_the_command_line_and_stops_when_its_reader_does(campaign: Path) -> None:
+    start = [sys.executable, "-m", "paragenesis"]
+    done = subprocess.run([*start, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"paragenesis \d+\.\d+\.\d+\n", done.stdout)
+    question = "SELECT repeat('x', 100000) FROM candidates"
+    with subprocess.Popen(
+        [*start, "sql", str(campaign), question, "--format", "csv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
