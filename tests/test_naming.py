@@ -1,4 +1,4 @@
-"""Names in a campaign that stand for nothing, or for something that cannot be loaded (`objectives/test_load.py`: the rest)."""
+"""Names in a campaign that stand for nothing, or for what cannot be loaded; more in `objectives/test_load.py`."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class RayExecutor:
             ExecutionError: Workers cannot be placed or started, or keep dying.
         """
         self._open(stages)
-        specs = [self._share(spec) for spec in stages]
+        specs = [(spec.name, [self._share(spec)]) for spec in stages]
         shared = [ray.put(context)]
         pools = [self._pools[spec.host] for spec in stages]
         limit = window([len(pool) for pool in pools])
@@ -126,10 +126,10 @@ class RayExecutor:
 
 
 def _launch(
-    item: Any, specs: Sequence[ray.ObjectRef[StageSpec]], pools: Sequence[WorkerPool], context: list[Any]
+    item: Any, specs: Sequence[tuple[str, list[Any]]], pools: Sequence[WorkerPool], context: list[Any]
 ) -> list[ray.ObjectRef[Outcome]]:
     """Queue an item's calls through all stages; each waits for the one before, none passes through this process."""
     chain: list[ray.ObjectRef[Outcome]] = []
-    for spec, pool in zip(specs, pools, strict=True):
-        chain.append(pool.submit(spec, chain[-1] if chain else Outcome(value=item), context))
+    for (name, spec), pool in zip(specs, pools, strict=True):
+        chain.append(pool.submit(name, spec, chain[-1] if chain else Outcome(value=item), context))
     return chain

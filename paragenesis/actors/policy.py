@@ -27,9 +27,13 @@ def worker_count(wanted: Resources, cluster: Mapping[str, float]) -> int:
     """How many workers a host gets; 0 in `wanted` means as many as the cluster has room for, at least one."""
     if wanted.workers:
         return wanted.workers
-    if wanted.gpus:
-        return max(1, int(cluster.get("GPU", 0.0) / wanted.gpus))
-    return max(1, int(cluster.get("CPU", 1.0) / wanted.cpus) - 1)  # one CPU stays for the light stages
+    by_cpus = int((cluster.get("CPU", 1.0) - 1) / wanted.cpus)  # one CPU stays for the light stages
+    return max(1, min(by_cpus, _by_gpus(wanted.gpus, cluster.get("GPU", 0.0))) if wanted.gpus else by_cpus)
+
+
+def _by_gpus(each: float, gpus: float) -> int:
+    """How many workers whole GPUs have room for: a fraction never spans two of them."""
+    return int(gpus) * int(1 / each + 1e-9) if each < 1 else int(gpus / each)
 
 
 def left_over(cluster: Mapping[str, float], demands: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -57,10 +57,10 @@ class WorkerPool:
             )
         ray.get(ready)
 
-    def submit(self, spec: Any, item: Any, context: Any) -> ray.ObjectRef[Outcome]:
-        """Queue one call on the worker with the least to do; `item` may be the reference of an earlier outcome."""
+    def submit(self, *arguments: Any) -> ray.ObjectRef[Outcome]:
+        """Queue one `Worker.call` on the worker with the least to do; an item may be the reference of an outcome."""
         index = min(range(len(self)), key=self._load.__getitem__)
-        reference: ray.ObjectRef[Outcome] = self._workers[index].call.remote(spec, item, context)
+        reference: ray.ObjectRef[Outcome] = self._workers[index].call.remote(*arguments)
         self._load[index] += 1
         self._holder[reference] = index
         return reference

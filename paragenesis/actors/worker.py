@@ -15,22 +15,29 @@ class Worker:
     def __init__(self) -> None:
         """Start empty; stages are built when first called."""
         self._host = Host()
-        self._specs: dict[str, StageSpec] = {}
+        self._specs: dict[str, tuple[ray.ObjectRef[Any], StageSpec]] = {}
         self._context: tuple[ray.ObjectRef[Any], Any] | None = None
 
-    def call(self, spec: StageSpec, before: Outcome, context: list[ray.ObjectRef[Any]]) -> Outcome:
+    def call(
+        self, name: str, spec: list[ray.ObjectRef[Any]], before: Outcome, context: list[ray.ObjectRef[Any]]
+    ) -> Outcome:
         """Send one item through one stage.
 
-        The context comes as a reference inside a list, so that Ray does not copy it at every call: it is fetched
-        once for each stream.
+        Specification and context come as references inside lists, so that Ray does not copy them at every call (a
+        hull alone may be large): each is fetched once.
         """
-        return self._host.call(spec, before, self._fetch(context[0]))
+        return self._host.call(self._spec(name, spec[0]), before, self._shared(context[0]))
 
     def ready(self) -> bool:
         """Answer, which shows that the process is up."""
         return True
 
-    def _fetch(self, reference: ray.ObjectRef[Any]) -> Any:
+    def _spec(self, name: str, reference: ray.ObjectRef[Any]) -> StageSpec:
+        if name not in self._specs or self._specs[name][0] != reference:
+            self._specs[name] = (reference, ray.get(reference))
+        return self._specs[name][1]
+
+    def _shared(self, reference: ray.ObjectRef[Any]) -> Any:
         if self._context is None or self._context[0] != reference:
             self._context = (reference, ray.get(reference))
         return self._context[1]

@@ -112,6 +112,7 @@ class Campaign:
         for number in range(1, (rounds or self.spec.rounds) + 1):
             if number not in closed:
                 self.run_round(number)
+        self.ledger.report_activity(f"finished: {len(self.ledger.closed_rounds())} rounds are closed")
 
     def run_round(self, number: int) -> None:
         """Run one round from where it stands to its close."""

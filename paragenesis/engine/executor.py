@@ -85,7 +85,7 @@ class Host:
 
     def __init__(self) -> None:
         """Start empty; a stage is built at its first call and kept."""
-        self._built: dict[str, Stage] = {}
+        self._built: dict[str, tuple[StageSpec, Stage]] = {}
 
     def call(self, spec: StageSpec, before: Outcome, context: Any) -> Outcome:
         """Send one item through one stage; an item that failed before passes through unchanged.
@@ -103,15 +103,17 @@ class Host:
                 return Outcome(stage=spec.name, error=describe(error))
 
     def stage(self, spec: StageSpec) -> Stage:
-        """The stage of a specification, built if it is not there yet."""
-        if spec.name not in self._built:
+        """The stage of a specification, built if it is not there yet; it takes the place of another of that name."""
+        kept = self._built.get(spec.name)
+        if kept is None or kept[0] is not spec:
+            self._built.pop(spec.name, None)  # frees the memory of the old one first
             try:
-                self._built[spec.name] = spec.build(*spec.arguments)
+                kept = self._built[spec.name] = (spec, spec.build(*spec.arguments))
             except ParagenesisError:
                 raise
             except Exception as error:
                 raise ExecutionError(f"stage '{spec.name}' could not start: {describe(error)}") from error
-        return self._built[spec.name]
+        return kept[1]
 
 
 class InlineExecutor:

@@ -12,7 +12,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from paragenesis.engine.acquisition.select import reference_utilities
@@ -201,6 +201,14 @@ def _heavy(spec: CampaignSpec) -> Resources:
     return given
 
 
+def installed_version(package: str) -> str:
+    """A package's version; "not installed" for one that runs from a folder, as ours may on a cluster."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def _meta(
     spec: CampaignSpec,
     objectives: Sequence[Objective],
@@ -240,7 +248,7 @@ def _meta(
             "level_key": oracle.level.key,
             "level": oracle.level.model_dump(mode="json"),
         },
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in REPORTED_PACKAGES}},
+        "versions": {"python": platform.python_version(), **{p: installed_version(p) for p in REPORTED_PACKAGES}},
     }
     texts = {name: json.dumps(value, sort_keys=True) for name, value in parts.items()}
     return {"name": spec.name, "seed": str(spec.seed), **texts}

@@ -56,9 +56,12 @@ def test_outcomes_come_in_order_and_an_error_ends_only_its_item() -> None:
     with RayExecutor() as executor:
         outcomes = list(executor.stream(stages, range(20), 100))
         again = [o.value for o in executor.stream(stages, [5], 200)]
+        other = [StageSpec("one", Add, (2,), "light"), stages[1]]
+        replaced = [o.value for o in executor.stream(other, [5], 200)]
     assert [o.value for o in outcomes[4:]] == [i + 211 for i in range(4, 20)]
     assert (outcomes[3].stage, outcomes[3].error) == ("one", "ValueError: three")
     assert again == [416]
+    assert replaced == [417], "a stage of the same name from another campaign takes the place of the old one"
 
 
 def test_hosts_are_processes_of_their_own() -> None:

@@ -16,6 +16,8 @@ from paragenesis.errors import ExecutionError, InputError
         (Resources(workers=0, cpus=4), {"CPU": 16.0}, 3),
         (Resources(workers=0, gpus=1.0), {"CPU": 64.0, "GPU": 8.0}, 8),
         (Resources(workers=0, gpus=0.25), {"CPU": 64.0, "GPU": 2.0}, 8),
+        (Resources(workers=0, gpus=0.4), {"CPU": 64.0, "GPU": 2.0}, 4),
+        (Resources(workers=0, gpus=0.5), {"CPU": 3.0, "GPU": 2.0}, 2),
     ],
 )
 def test_automatic_worker_counts_fill_the_cluster(wanted: Resources, cluster: dict[str, float], count: int) -> None:

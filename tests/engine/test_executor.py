@@ -58,3 +58,10 @@ def test_stages_run_with_the_threads_they_were_given() -> None:
     with threads(2), InlineExecutor() as executor:
         assert next(executor.stream([spec], [0], None)).value == 1
     assert torch.get_num_threads() == before
+
+
+def test_a_stage_of_the_same_name_but_another_campaign_is_built_anew() -> None:
+    with InlineExecutor() as executor:
+        first = next(executor.stream([StageSpec("add", Add, (1,), "a")], [0], 0))
+        second = next(executor.stream([StageSpec("add", Add, (2,), "a")], [0], 0))
+    assert (first.value, second.value) == (1, 2)

@@ -9,7 +9,6 @@ import pytest
 
 from paragenesis.engine.generators import Condition
 from paragenesis.engine.hull import Hull
-from paragenesis.engine.oracles import Oracle
 from paragenesis.engine.plugins import ALIASES, build_generator, build_oracle, try_generator
 from paragenesis.errors import InputError, PotentialError
 
@@ -67,28 +66,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def oracle(use: str, options: dict[str, Any], folder: Path) -> Oracle:
-    return build_oracle(use, options, folder, Hull.embedded(), "cpu", frozenset({"bulk_modulus"}))
+def generator(use: str, options: dict[str, Any], folder: Path) -> Any:
+    return build_generator(use, options, folder)
+
+
+def oracle(use: str, options: dict[str, Any], folder: Path) -> Any:
+    return build_oracle(use, options, folder, hull=Hull.embedded(), device="cpu", needs=frozenset({"strain"}))
 
 
 @pytest.mark.parametrize("name", ALIASES["generator"])
 def test_every_short_name_of_a_generator_makes_one(name: str, folder: Path) -> None:
-    generator = build_generator(name, {}, folder)
-    assert len(try_generator(name, generator, 2, Condition(chemical_system="Mg-O"), 1)) == 2
+    assert len(try_generator(name, generator(name, {}, folder), 2, Condition(chemical_system="Mg-O"), 1)) == 2
 
 
 def test_an_alias_an_import_path_and_a_users_file_are_all_names(folder: Path) -> None:
-    assert type(build_generator("random", {"spacing": 3.0}, folder)).__name__ == "RandomGenerator"
-    assert build_generator("paragenesis.testing:RandomGenerator", {"spacing": 3.0}, folder).settings.spacing == 3.0
-    assert build_generator("mine.py:Configured", {"factor": 2.0}, folder).factor == 2.0
-    assert build_generator("mine.py:ready", {}, folder) is build_generator("mine.py:ready", {}, folder)
+    assert type(generator("random", {"spacing": 3.0}, folder)).__name__ == "RandomGenerator"
+    assert generator("paragenesis.testing:RandomGenerator", {"spacing": 3.0}, folder).settings.spacing == 3.0
+    assert generator("mine.py:Configured", {"factor": 2.0}, folder).factor == 2.0
+    assert generator("mine.py:ready", {}, folder) is generator("mine.py:ready", {}, folder)
 
 
 def test_a_class_gets_its_options_and_those_surroundings_that_it_names(folder: Path) -> None:
-    generator = build_generator("mine.py:Plain", {"factor": 2.0}, folder)
-    assert (generator.factor, generator.directory) == (2.0, folder)
+    plain = generator("mine.py:Plain", {"factor": 2.0}, folder)
+    assert (plain.factor, plain.directory) == (2.0, folder)
     device, hull, needs = oracle("mine.py:Placed", {}, folder).given
-    assert (device, type(hull), needs) == ("cpu", Hull, {"bulk_modulus"})
+    assert (device, type(hull), needs) == ("cpu", Hull, {"strain"})
 
 
 @pytest.mark.parametrize(
@@ -108,11 +110,11 @@ def test_a_generator_that_cannot_be_built_is_one_sentence(
     folder: Path, use: str, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        build_generator(use, options, folder)
+        generator(use, options, folder)
 
 
 def test_what_is_no_oracle_is_refused_and_an_error_of_ours_stays_what_it_is(folder: Path) -> None:
-    with pytest.raises(InputError, match="'mine.py:ready' is no oracle: it needs verify"):
+    with pytest.raises(InputError, match=r"'mine\.py:ready' is no oracle: it needs verify"):
         oracle("mine.py:ready", {}, folder)
     with pytest.raises(InputError, match="no oracle 'substitution'; built in are potential, table"):
         oracle("substitution", {}, folder)
@@ -129,6 +131,5 @@ def test_what_is_no_oracle_is_refused_and_an_error_of_ours_stays_what_it_is(fold
     ],
 )
 def test_a_generator_at_fault_is_named(folder: Path, name: str, said: str) -> None:
-    generator = build_generator(f"mine.py:{name}", {}, folder)
     with pytest.raises(InputError, match=f"generator 'x' {said}"):
-        try_generator("x", generator, 2, Condition(), 1)
+        try_generator("x", generator(f"mine.py:{name}", {}, folder), 2, Condition(), 1)

@@ -11,7 +11,6 @@ import pytest
 from paragenesis.engine.spec import CampaignSpec, HitRule, changed_fields
 from paragenesis.errors import InputError
 from paragenesis.objectives import Maximize, Minimize, objective
-from paragenesis.settings import Settings
 
 MakeSpec = Callable[..., CampaignSpec]
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.toml"
@@ -59,7 +58,7 @@ def test_what_cannot_be_is_named_with_its_field(tiny: MakeSpec, change: dict[str
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"name = ", r"c\.toml' is not valid TOML: .*line 1"),
+        (b"name = \nseed = 1\n", r"c\.toml' is not valid TOML: .*line 1"),
         (b"name = 'x'\nname = 'y'\n", "is not valid TOML"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"", "'name' is missing"),
@@ -75,8 +74,10 @@ def test_what_may_change_on_resuming_and_what_may_not(tiny: MakeSpec) -> None:
     identity = tiny().identity()
     free = tiny(rounds=9, device="cpu", resources={"potentials": {"workers": 3}}, directory=Path("/elsewhere"))
     assert changed_fields(identity, free.identity()) == []
-    fixed = tiny(seed=2, relax={"fmax": 0.3, "max_steps": 30}, hits=[], objectives=("formation_energy", "supply_risk"))
-    assert changed_fields(identity, fixed.identity()) == ["hits", "objectives.1.use", "relax.fmax", "seed"]
+    fixed = tiny(seed=2, screening={"charge_neutrality": False, "novelty": True, "overlap_factor": 0.4}, hits=[])
+    assert changed_fields(identity, fixed.identity()) == ["hits", "screening.novelty", "seed"]
+    swapped = tiny(objectives=("formation_energy", "supply_risk")).identity()
+    assert changed_fields(identity, swapped) == ["objectives.1.use"]
     assert changed_fields(identity, tiny(objectives=({"use": "formation_energy"}, "density")).identity()) == []
     assert changed_fields(identity, tiny(potentials=[{"name": "lennard-jones"}]).identity()) == []
 
@@ -102,14 +103,12 @@ def test_files_that_a_campaign_names_count_by_their_content(tiny: MakeSpec, tmp_
 
 
 def test_an_objective_given_in_python_counts_with_its_goal(tiny: MakeSpec) -> None:
-    @objective(goal=Minimize(), unit="1")
-    def mine(relaxed: Any) -> Any:
+    def density(relaxed: Any) -> Any:
         return relaxed.crystals.densities
 
-    minimized = tiny(objectives=(mine,)).identity()
-    mine.goal = Maximize() if not isinstance(mine, Settings) else mine.goal
-    assert minimized["objectives"][0]["name"] == "mine"
-    assert minimized["objectives"][0]["unit"] == "1"
+    low, high = (tiny(objectives=(objective(goal=goal, unit="1")(density),)) for goal in (Minimize(), Maximize()))
+    assert changed_fields(low.identity(), low.identity()) == []
+    assert changed_fields(low.identity(), high.identity()) == ["objectives.0.goal.kind"]
 
 
 def test_a_hit_lies_within_its_bounds_and_nothing_unknown_does() -> None:
