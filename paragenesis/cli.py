@@ -9,11 +9,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paragenesis.errors import InputError, ParagenesisError, PotentialError
+from paragenesis.versions import installed_version
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -280,7 +280,7 @@ def _check_place(option: str, place: Path, *, folder: bool = False) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The parser with one sub-parser a command."""
     parser = argparse.ArgumentParser(prog="paragenesis", description="Discover crystals.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('paragenesis')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {installed_version('paragenesis')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command) -> argparse.ArgumentParser:

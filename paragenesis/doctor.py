@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from paragenesis.engine.executor import describe
+from paragenesis.versions import MISSING, installed_version
 
 PACKAGES = (
     "paragenesis",
@@ -69,10 +69,10 @@ def _machine() -> list[Finding]:
 
 
 def _package(name: str) -> Finding:
-    try:
-        return Finding(name, version(name))
-    except PackageNotFoundError:
-        return Finding(name, "not installed; run pip install -c constraints.txt paragenesis", ok=False)
+    found = installed_version(name)
+    if found == MISSING:
+        return Finding(name, f"{MISSING}; run pip install -c constraints.txt paragenesis", ok=False)
+    return Finding(name, found)
 
 
 def _gpus() -> list[Finding]:

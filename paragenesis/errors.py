@@ -4,11 +4,13 @@ Every error raised on purpose derives from `ParagenesisError`, so one `except` c
 derives from the built-in it refines, so ordinary handlers keep working.
 
     ParagenesisError
-    ├── InputError (ValueError)        what the user gave cannot be used; the command line exits with 2
+    ├── InputError (ValueError)        what the user gave cannot be used
     │   └── RejectedInput              a crystal from outside is not a valid crystal
     ├── PotentialError (RuntimeError)  a potential cannot be loaded, or fails its known-answer check
     ├── ExecutionError (RuntimeError)  a stage or a worker could not do its work
     └── LedgerError (RuntimeError)     the ledger is locked, foreign, or breaks one of its invariants
+
+On an `InputError` or a `PotentialError` the command line exits with 2, on the others with 1.
 
 A message is one sentence that says what was given, what was expected, and the cure.
 """

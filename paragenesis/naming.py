@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from paragenesis.errors import InputError
+from paragenesis.errors import InputError, ParagenesisError
 
 _USER_PREFIX = "paragenesis_user_"
 
@@ -88,7 +88,8 @@ def _where_it_failed(path: Path, error: Exception) -> str:
     where = f"'{path}'" + (f", line {lines[-1]}" if lines else "")
     if isinstance(error, ModuleNotFoundError):
         return f"{where}: cannot import '{error.name}'; the file may import installed packages, not its neighbours"
-    return f"{where}: {type(error).__name__}: {error}"
+    said = str(error) if isinstance(error, ParagenesisError) else f"{type(error).__name__}: {error}"
+    return f"{where}: {said}"
 
 
 def _import(kind: str, module: str, name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import paragenesis
 
 PACKAGE = Path(paragenesis.__file__).parent
 FLOORS = [  # from the ground up; a module may import its own floor and those below
-    ("errors", "settings", "crystals", "naming"),
+    ("errors", "settings", "crystals", "naming", "versions"),
     ("objectives",),
     ("engine",),
     ("actors", "testing"),

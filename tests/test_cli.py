@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,7 +73,9 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     (folder / "tiny.toml").write_text(TINY)
     words = ["run", folder / "tiny.toml", "--directory", folder / "c", "--executor", "inline"]
-    assert run_command([str(word) for word in words]) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert run_command([str(word) for word in words]) == 0
+    (folder / "said.txt").write_text(said.getvalue())
     return folder / "c"
 
 
@@ -87,26 +91,22 @@ def refused(answer: tuple[int, str, str]) -> str:
 # --- commands on a campaign --------------------------------------------------------------------------------------
 
 
-def test_run_without_a_terminal_prints_a_plain_line_a_step_then_the_status_and_the_report(
-    cli: Run, tmp_path: Path
-) -> None:
-    (tmp_path / "tiny.toml").write_text(TINY)
-    code, out, err = cli("run", tmp_path / "tiny.toml", "--directory", tmp_path / "c", "--executor", "inline")
+def test_run_without_a_terminal_prints_a_plain_line_a_step_then_the_status_and_the_report(campaign: Path) -> None:
+    out = (campaign.parent / "said.txt").read_text()
     lines = out.splitlines()
-    assert (code, err) == (0, "")
     assert lines[0] == "check: checking potentials, hull, objectives and generators"
     assert any(re.match(r"round 1 fill 8/16: \d of 8 kept", line) for line in lines)
     assert any(re.match(r"round 1 verify 3/3: \w+: formation_energy ", line) for line in lines)
     assert "None" not in out
     assert "\x1b" not in out
-    assert lines[-1] == f"report: {tmp_path / 'c' / 'report.html'}"
-    assert (tmp_path / "c" / "report.html").is_file()
+    assert lines[-1] == f"report: {campaign / 'report.html'}"
+    assert (campaign / "report.html").is_file()
 
 
 def test_more_rounds_can_be_asked_for_and_zero_cannot(cli: Run, campaign: Path, tmp_path: Path) -> None:
     file = campaign.parent / "tiny.toml"
     assert "rounds must be at least 1, but 0" in refused(cli("run", file, "--directory", campaign, "--rounds", 0))
-    cli("run", file, "--directory", tmp_path / "c", "--executor", "inline")
+    shutil.copytree(campaign, tmp_path / "c")
     code, out, _ = cli("run", file, "--directory", tmp_path / "c", "--executor", "inline", "--rounds", 2)
     assert code == 0
     assert "round 1 fill" not in out
@@ -220,7 +220,6 @@ def test_a_directory_without_a_campaign_is_refused(cli: Run, tmp_path: Path, wor
         ("n = 16", "n = 0", "'generators.0.n'"),
         ("rounds = 1", "rounds = ", "not valid TOML: Invalid value (at line 4"),
         ('name = "tiny"', 'name = "../tiny"', "'../tiny' cannot be a name"),
-        ('use = "random"\n', 'use = "substitution"\n', "no candidate"),
     ],
 )
 def test_a_campaign_that_cannot_be_used_is_one_sentence_and_leaves_nothing(
@@ -228,8 +227,6 @@ def test_a_campaign_that_cannot_be_used_is_one_sentence_and_leaves_nothing(
 ) -> None:
     text = TINY.replace(old, new)
     assert text != TINY
-    if said == "no candidate":
-        text = text.replace('allowed_elements = ["Na", "Cl"]', 'composition = "NaCl", prototype = "Perovskite"')
     (tmp_path / "bad.toml").write_text(text)
     (tmp_path / "plugins.py").write_text(PLUGINS)
     assert said in refused(cli("run", tmp_path / "bad.toml", "--directory", tmp_path / "c", "--executor", "inline"))
@@ -276,10 +273,10 @@ def test_a_changed_campaign_on_the_same_directory_names_the_fields(cli: Run, cam
 )
 def test_generate_obeys_each_option(cli: Run, tmp_path: Path, words: list[str], holds: Callable[..., bool]) -> None:
     out = tmp_path / "new" / "g.extxyz"
-    code, _, err = cli("generate", "-n", 3, "--seed", 1, "--out", out, *words)
+    code, _, err = cli("generate", "-n", 2, "--seed", 1, "--out", out, *words)
     assert (code, err) == (0, "")
     crystals = read(out, ":")
-    assert 1 <= len(crystals) <= 3
+    assert 1 <= len(crystals) <= 2
     assert all(holds(atoms) for atoms in crystals)
     if "--space-group" in words:
         from paragenesis.crystals import Crystals

@@ -25,7 +25,7 @@ import numpy as np
 
 from paragenesis.engine.decision import Decision, decide_round, measure_round
 from paragenesis.engine.executor import Executor, Outcome
-from paragenesis.engine.ledger import Ledger
+from paragenesis.engine.ledger import Ledger, LedgerReader
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.records import chunk_tables, decision_tables, verification_tables
 from paragenesis.engine.screening.novelty import Seen
@@ -58,24 +58,31 @@ def ignore(_: Progress) -> None:
     """Take no notice of progress."""
 
 
-def open_ledger(kit: Kit, directory: Path) -> Ledger:
-    """The ledger of a campaign: a new one, or the one that is there if it belongs to the same specification.
+def check_resumable(spec: CampaignSpec, directory: Path) -> None:
+    """Check that a directory holds no other campaign than this one; an empty or absent one is fine.
 
     Raises:
         InputError: The directory holds a campaign with another specification; names the fields that changed.
         LedgerError: The ledger is held by another process, or damaged.
     """
     if not Ledger.exists(directory):
-        return Ledger.create(directory, kit.meta)
-    ledger = Ledger.open(directory)
-    changed = changed_fields(json.loads(ledger.meta()["spec"]), kit.spec.identity())
+        return
+    with LedgerReader.open(directory) as ledger:
+        changed = changed_fields(json.loads(ledger.meta()["spec"]), spec.identity())
     if changed:
-        ledger.close()
         raise InputError(
             f"the campaign in '{directory}' was started with other settings: {', '.join(changed)} changed; "
             "change them back to resume it, or give another --directory"
         )
-    return ledger
+
+
+def open_ledger(kit: Kit, directory: Path) -> Ledger:
+    """The ledger of a campaign: a new one, or the one that is there.
+
+    Raises:
+        LedgerError: The ledger is held by another process, or damaged.
+    """
+    return Ledger.open(directory) if Ledger.exists(directory) else Ledger.create(directory, kit.meta)
 
 
 class Campaign:
@@ -207,7 +214,7 @@ class Campaign:
         """Measure the round, close it and export it."""
         summary = measure_round(self.ledger, self.kit, number)
         self.ledger.close_round(number, summary)
-        self._tell(number, "close", 1, 1, f"round {number} closed: {summary['hits']} hits")
+        self._tell(number, "close", 1, 1, f"round {number} closed, hits: {summary['hits']}")
 
     def _tell(self, number: int, phase: str, done: int, total: int, text: str) -> None:
         self.ledger.report_activity(f"round {number}, {phase}: {text}")

@@ -12,7 +12,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from paragenesis.engine.acquisition.select import reference_utilities
@@ -33,6 +32,7 @@ from paragenesis.engine.stages import Assess, Generate, Relax, Screening, Verify
 from paragenesis.errors import InputError, PotentialError
 from paragenesis.objectives import build_objective, check_objective, sample_relaxed
 from paragenesis.objectives.contract import Need, Objective
+from paragenesis.versions import installed_version
 
 REPORTED_PACKAGES = ("paragenesis", "torch", "torch-sim-atomistic", "chgnet", "pymatgen", "botorch", "duckdb", "numpy")
 
@@ -199,14 +199,6 @@ def _heavy(spec: CampaignSpec) -> Resources:
     if given.gpus == 0 and spec.device != "cpu" and torch.cuda.is_available():
         return given.model_copy(update={"gpus": 1.0})
     return given
-
-
-def installed_version(package: str) -> str:
-    """A package's version; "not installed" for one that runs from a folder, as ours may on a cluster."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _meta(

@@ -166,7 +166,6 @@ def check_weights(path: Path, found: str, expected: str | None, *, trust: bool =
         raise PotentialError(f"{path} has sha256 {found}, but {expected} was expected; give the right file or hash")
     if expected is None and not trust:
         raise PotentialError(
-            f"{path} is pickled and can run code when loaded; give sha256={found} if you know where it comes from, "
-            "or trust=True"
+            f'{path} is pickled and can run code when loaded; give sha256 = "{found}" if you know where it comes from'
         )
     return found
