@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from paragenesis.engine.campaign import Campaign, Progress, check_resumable, ignore, open_ledger
+from paragenesis.engine.campaign import Campaign, Progress, ignore, open_ledger, rounds_done
 from paragenesis.engine.executor import Executor, InlineExecutor, threads
 from paragenesis.engine.preflight import prepare
 from paragenesis.engine.report import write_report
@@ -60,7 +60,8 @@ def run(
         raise InputError(f"rounds must be at least 1, but {rounds} was given")
     spec = campaign if isinstance(campaign, CampaignSpec) else CampaignSpec.from_toml(campaign)
     folder = Path(directory) if directory is not None else Path("campaigns") / spec.name
-    check_resumable(spec, folder)
+    if rounds_done(spec, folder) >= (rounds or spec.rounds):
+        return Finished(folder, write_report(folder))
     notify(Progress(0, "check", 0, 1, "checking potentials, hull, objectives and generators"))
     with threads(1):  # what this process computes must not depend on how many cores it has
         kit = prepare(spec)

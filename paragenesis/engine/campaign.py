@@ -58,22 +58,24 @@ def ignore(_: Progress) -> None:
     """Take no notice of progress."""
 
 
-def check_resumable(spec: CampaignSpec, directory: Path) -> None:
-    """Check that a directory holds no other campaign than this one; an empty or absent one is fine.
+def rounds_done(spec: CampaignSpec, directory: Path) -> int:
+    """How many rounds of this campaign a directory holds closed: 0 for one that is empty or absent.
 
     Raises:
         InputError: The directory holds a campaign with another specification; names the fields that changed.
         LedgerError: The ledger is held by another process, or damaged.
     """
     if not Ledger.exists(directory):
-        return
+        return 0
     with LedgerReader.open(directory) as ledger:
         changed = changed_fields(json.loads(ledger.meta()["spec"]), spec.identity())
+        done = len(ledger.closed_rounds())
     if changed:
         raise InputError(
             f"the campaign in '{directory}' was started with other settings: {', '.join(changed)} changed; "
             "change them back to resume it, or give another --directory"
         )
+    return done
 
 
 def open_ledger(kit: Kit, directory: Path) -> Ledger:
