@@ -23,6 +23,9 @@ class WorkerPool:
             num_gpus=resources.gpus,
             max_restarts=-1,  # stages keep no state that matters: a new process can take over
             max_task_retries=2,  # work is keyed and deterministic, so running it twice is harmless
+            # An actor otherwise starts its calls in the order of submission: one that waits for another host's result
+            # would keep all behind it waiting, and no two items would ever overlap.
+            allow_out_of_order_execution=True,
         )
         self.host = host
         self._resources = resources
@@ -59,6 +62,7 @@ class WorkerPool:
 
     def submit(self, *arguments: Any) -> ray.ObjectRef[Outcome]:
         """Queue one `Worker.call` on the worker with the least to do; an item may be the reference of an outcome."""
+        self._settle_finished()
         index = min(range(len(self)), key=self._load.__getitem__)
         reference: ray.ObjectRef[Outcome] = self._workers[index].call.remote(*arguments)
         self._load[index] += 1
@@ -66,8 +70,17 @@ class WorkerPool:
         return reference
 
     def settle(self, reference: ray.ObjectRef[Outcome]) -> None:
-        """Note that a call has ended."""
-        self._load[self._holder.pop(reference)] -= 1
+        """Note that a call has ended; once is enough."""
+        index = self._holder.pop(reference, None)
+        if index is not None:
+            self._load[index] -= 1
+
+    def _settle_finished(self) -> None:
+        """Note every call that has ended but whose result nobody has fetched yet."""
+        if self._holder:
+            done, _ = ray.wait(list(self._holder), num_returns=len(self._holder), timeout=0, fetch_local=False)
+            for reference in done:
+                self.settle(reference)
 
     def close(self) -> None:
         """Stop the workers at once."""

@@ -32,6 +32,22 @@ class Pid:
         return os.getpid()
 
 
+class Meet:
+    """Waits until as many items as there are workers are inside at the same time."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def __call__(self, item: int, context: int) -> bool:
+        (self.folder / str(item)).touch()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if len(list(self.folder.iterdir())) >= context:
+                return True
+            time.sleep(0.02)
+        return False
+
+
 class DieOnce:
     """Kills its own process the first time it is called."""
 
@@ -70,6 +86,18 @@ def test_hosts_are_processes_of_their_own() -> None:
         pids = {o.value for o in executor.stream([spec], range(8), None)}
     assert len(pids) == 2
     assert os.getpid() not in pids
+
+
+def test_items_overlap_although_they_pass_through_a_shared_host_before_and_after(tmp_path: Path) -> None:
+    light, heavy = Resources(workers=1), Resources(workers=2)
+    stages = [
+        StageSpec("before", Add, (0,), "light", light),
+        StageSpec("meet", Meet, (str(tmp_path),), "heavy", heavy),
+        StageSpec("after", Add, (0,), "light", light),
+    ]
+    with RayExecutor() as executor:
+        met = [o.value - 2 for o in executor.stream(stages, [10, 11], 2)]
+    assert met == [True, True], "two workers are busy at the same time"
 
 
 def test_work_of_a_killed_worker_is_done_again(tmp_path: Path) -> None:
