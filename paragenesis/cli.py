@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 a campaign could not go on or a check failed, 2 what was g
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +20,8 @@ from paragenesis.versions import installed_version
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from paragenesis.crystals import Crystals
+    from paragenesis.engine.evaluation import Evaluation
+    from paragenesis.engine.generators import Condition
 
 Command = Callable[[argparse.Namespace, "Console"], int]
 
@@ -44,6 +47,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     from paragenesis.terminal import open_console
 
     options = build_parser().parse_args(arguments)
+    options.typed = shlex.join(["paragenesis", *(sys.argv[1:] if arguments is None else arguments)])
     console = open_console()
     command: Command = options.command
     try:
@@ -53,7 +57,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True, soft_wrap=True).print("error:", said, style="red", markup=False, highlight=False)
         return 2 if isinstance(error, InputError | PotentialError) else 1  # another weights file would do
     except KeyboardInterrupt:
-        resume = "; run the same command again to resume" if command is run_campaign else ""
+        resume = "; run the same command again to resume" if command in (run_campaign, train) else ""
         Console(stderr=True, soft_wrap=True).print(f"interrupted{resume}", highlight=False)
         return 130
 
@@ -145,17 +149,13 @@ def verify(options: argparse.Namespace, console: Console) -> int:
 def generate(options: argparse.Namespace, console: Console) -> int:
     """Use a generator by itself."""
     from paragenesis.engine.extxyz import write_extxyz
-    from paragenesis.engine.generators import Condition
     from paragenesis.engine.plugins import build_generator, try_generator
 
     if options.number < 1:
         raise InputError(f"-n must be at least 1, but {options.number} was given")
     if options.seed < 0:
         raise InputError(f"--seed must be 0 or more, but {options.seed} was given")
-    given = {
-        name: getattr(options, name) for name in Condition.model_fields if getattr(options, name, None) is not None
-    }
-    condition = Condition.parse(given)
+    condition = _condition(options)
     _check_place("--out", options.out)
     with console.status("generating"):
         generator = build_generator(options.generator, {}, Path())
@@ -169,58 +169,92 @@ def generate(options: argparse.Namespace, console: Console) -> int:
 
 def relax(options: argparse.Namespace, console: Console) -> int:
     """Relax crystals from a file with one potential."""
-    from paragenesis.engine.potentials import RelaxSettings, judge, load_potential
-    from paragenesis.engine.potentials import relax as relax_crystals
-    from paragenesis.engine.screening.sanitise import sanitise
+    from paragenesis.engine.extxyz import write_extxyz
+    from paragenesis.engine.potentials import RelaxSettings, load_potential
+    from paragenesis.engine.relax_file import notes, relax_all, valid_crystals
+    from paragenesis.terminal import show_rows
 
-    settings = RelaxSettings.parse({"fmax": options.fmax, "max_steps": options.max_steps})
+    symmetry = "free" if options.free else "keep"
+    settings = RelaxSettings.parse({"fmax": options.fmax, "max_steps": options.max_steps, "symmetry": symmetry})
     if not options.file.is_file():
         raise InputError(f"there is no file '{options.file}'; give crystals as CIF, extxyz, POSCAR, CSV or Parquet")
     out = options.out or options.file.with_suffix(".relaxed.extxyz")
     _check_place("--out", out)
-    crystals = sanitise(options.file)
+    crystals, invalid = valid_crystals(options.file)
     with console.status(f"relaxing {len(crystals)} crystals with {options.potential}"):
         potential = load_potential(options.potential, device="auto", sha256=options.sha256)
-        result = relax_crystals(potential, crystals, settings)
-        judged = judge(potential, result.crystals)
-    refused = {**judged.errors, **result.errors}
-    notes = [
-        {
-            "id": crystals.ids[i],
-            "potential": potential.name,
-            "energy_per_atom": judged.energies[i].item(),
-            "converged": bool(result.converged[i]),
-            "steps": int(result.steps[i]),
-        }
-        for i in range(len(crystals))
-    ]
-    return _finish_relaxing(console, result.crystals, notes, refused, out)
-
-
-def _finish_relaxing(
-    console: Console, crystals: Crystals, notes: Sequence[dict[str, Any]], refused: dict[int, str], out: Path
-) -> int:
-    """Write and show what was relaxed; exit code 1 if nothing was."""
-    from paragenesis.engine.extxyz import write_extxyz
-    from paragenesis.terminal import show_rows
-
-    rows = [
-        (
-            note["id"],
-            formula,
-            refused.get(i) or f"{note['energy_per_atom']:.5f}",
-            "" if i in refused else "yes" if note["converged"] else "no",
-            note["steps"],
-        )
-        for i, (note, formula) in enumerate(zip(notes, crystals.formulas, strict=True))
-    ]
-    show_rows(console, rows, ("crystal", "formula", "energy (eV/atom)", "converged", "steps"))
-    good = [i for i in range(len(crystals)) if i not in refused]
+        relaxed, outcomes = relax_all(potential, crystals, settings)
+    header = ("crystal", "formula", "energy (eV/atom)", "converged", "steps")
+    show_rows(console, [one.row() for one in [*outcomes, *invalid]], header)
+    good = [i for i, one in enumerate(outcomes) if not one.error]
     if not good:
         _say(console, "no crystal could be relaxed; nothing was written")
         return 1
-    write_extxyz(crystals[good], out, [notes[i] for i in good])
+    write_extxyz(relaxed[good], out, notes(potential, [outcomes[i] for i in good]))
     _say(console, f"{len(good)} crystals written to {out}")
+    if bad := len(outcomes) + len(invalid) - len(good):
+        _say(console, f"{bad} could not be relaxed, for the reasons above")
+    return 0
+
+
+def evaluate(options: argparse.Namespace, console: Console) -> int:
+    """Say how good generated crystals are: valid, unique, novel, stable, obedient, diverse."""
+    from paragenesis.engine.evaluation import EvaluateSettings, evaluate_file, models_from
+
+    settings = EvaluateSettings.parse({name: getattr(options, name) for name in EvaluateSettings.model_fields})
+    condition, models = _condition(options), models_from(options.property_model)
+    if options.json is not None:
+        _check_place("--json", options.json)
+    with console.status("evaluating") as shown:
+        found = evaluate_file(
+            options.file,
+            references=options.reference,
+            hull=options.hull,
+            hull_level=options.hull_level,
+            potentials=options.potential,
+            condition=condition,
+            models=models,
+            settings=settings,
+            notify=shown.update,
+        )
+    _show_evaluation(console, found)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found.record(), indent=1, allow_nan=False) + "\n")
+        _say(console, f"figures and a row for each crystal written to {options.json}")
+    return 0
+
+
+def _show_evaluation(console: Console, found: Evaluation) -> None:
+    """The figures as tables, and what they depend on."""
+    from paragenesis.engine.evaluation.figures import tables
+    from paragenesis.terminal import show_rows
+
+    for head, rows in tables(found.figures):
+        show_rows(console, rows, head)
+    show_rows(console, found.diversity.record().items(), ("diversity of the strictly valid crystals", ""))
+    for line in found.lines():
+        _say(console, line)
+
+
+def train(options: argparse.Namespace, console: Console) -> int:
+    """Train a learned generator; the same command again goes on with an interrupted training."""
+    from paragenesis.engine.generators.learned.data import read_training_set
+    from paragenesis.engine.generators.learned.job import TrainingJob
+    from paragenesis.terminal import progress
+
+    _check_place("--out", options.out, folder=True)
+    job = TrainingJob.from_options(vars(options))
+    with console.status("reading the training data"):
+        data = read_training_set(options.data, max_atoms=options.max_atoms, licence=options.licence)
+    _say(console, data.summary)
+    with progress(console) as notify:
+        if options.workers == 1:
+            path = job.run(data, notify)
+        else:
+            from paragenesis.actors.training import train_with_ray
+
+            path = train_with_ray(job, data, options.workers, notify, address=options.address)
+    _say(console, f"weights: {path}")
     return 0
 
 
@@ -259,6 +293,24 @@ def _campaign(directory: Path) -> Path:
     if not Ledger.exists(directory):
         raise InputError(f"there is no campaign in '{directory}'; give the directory that `paragenesis run` wrote to")
     return directory
+
+
+def _condition(options: argparse.Namespace) -> Condition:
+    """The condition that the options of `_add_condition` name.
+
+    Raises:
+        InputError: Its parts contradict each other, or one of them cannot be.
+    """
+    from paragenesis.engine.generators import Condition, PropertyRange
+
+    named = {name: getattr(options, name, None) for name in Condition.model_fields}
+    named["properties"] = [PropertyRange.from_text(text) for text in options.property or ()] or None
+    if options.seed_structure is not None:
+        sites = [site.strip() for site in (options.fixed_sites or "").split(",") if site.strip()]
+        named["seed_structure"] = {"file": options.seed_structure, "fixed": sites}
+    elif options.fixed_sites is not None:
+        raise InputError("--fixed-sites are sites of a seed structure; give --seed-structure FILE, too")
+    return Condition.parse({name: value for name, value in named.items() if value is not None})
 
 
 def _check_place(option: str, place: Path, *, folder: bool = False) -> None:
@@ -320,6 +372,67 @@ def _add_tools(add: Any) -> None:
     sub.add_argument("-n", "--number", type=int, default=16)
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path, required=True, help="an extxyz file")
+    _add_condition(sub)
+    sub = add("relax", relax)
+    sub.add_argument("file", type=Path, help="crystals: CIF, extxyz, POSCAR, ...")
+    sub.add_argument("--potential", default="chgnet-0.3.0")
+    sub.add_argument("--sha256", help="expected hash of the weights")
+    sub.add_argument("--fmax", type=float, default=0.05, help="tolerance, eV/A")
+    sub.add_argument("--max-steps", type=int, default=300)
+    sub.add_argument("--free", action="store_true", help="let crystals lose the space group they start with")
+    sub.add_argument("--out", type=Path, help="an extxyz file")
+    _add_evaluate(add("evaluate", evaluate))
+    _add_train(add("train", train))
+    sub = add("doctor", doctor)
+    sub.add_argument("--potential", action="append", help="also check this one (may be repeated)")
+    sub.add_argument("--no-ray", action="store_true", help="do not start or ask a Ray cluster")
+    sub.add_argument("--address", default="local", help='Ray cluster: "local", "auto" or host:port')
+
+
+def _add_evaluate(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, help="generated crystals: extxyz, CIF, CSV, Parquet, ...")
+    sub.add_argument(
+        "--reference", type=Path, nargs="+", default=[], help="known crystals (default: the AFLOW prototypes)"
+    )
+    sub.add_argument("--hull", type=Path, help="table with formula and formation_energy_per_atom (default: embedded)")
+    sub.add_argument("--hull-level", default="mp2020-pbe(+u)", help="level of theory of that table")
+    sub.add_argument(
+        "--potential", action="append", default=[], help="judges stability (may be repeated; the first one relaxes)"
+    )
+    sub.add_argument("--relax", type=int, help="so many of the valid, unique and novel crystals (default: all)")
+    sub.add_argument("--seed", type=int, default=0, help="fixes which ones")
+    sub.add_argument("--fmax", type=float, default=0.1, help="tolerance, eV/A")
+    sub.add_argument("--max-steps", type=int, default=150)
+    sub.add_argument("--symmetry", choices=("free", "keep"), default="free", help="hold crystals to their space group?")
+    sub.add_argument("--json", type=Path, help="write the figures, and a row for each crystal, there")
+    sub.add_argument(
+        "--property-model", action="append", default=[], metavar="PROPERTY=NAME", help="band_gap=file.py:function"
+    )
+    _add_condition(sub)
+
+
+def _add_train(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("generator", help='"wyckoff", "flow", "package.module:Name" or "file.py:Name"')
+    sub.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="CSV, Parquet, extxyz, CIF, or a campaign's directory"
+    )
+    sub.add_argument("--out", type=Path, required=True, help="a folder for the weights, the log and the state")
+    sub.add_argument("--epochs", type=int, help="passes over the data")
+    sub.add_argument("--minutes", type=float, help="stop earlier, after the last epoch within this time")
+    sub.add_argument("--batch", type=int, help="crystals a step and worker")
+    sub.add_argument("--seed", type=int, help="fixes every random choice")
+    sub.add_argument("--device", help='"auto", "cpu" or "cuda"')
+    sub.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE", help="of the training: ema=0.999")
+    sub.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the generator: width=128")
+    sub.add_argument("--from", dest="weights", type=Path, help="weights to go on from (.safetensors)")
+    sub.add_argument("--max-atoms", type=int, default=20, help="in the primitive cell")
+    sub.add_argument("--licence", default="", help="of the data, in words; noted with the weights")
+    sub.add_argument("--workers", type=int, default=1, help="processes that train together, by Ray Train")
+    sub.add_argument("--address", default="local", help='Ray cluster: "local", "auto" or host:port')
+
+
+def _add_condition(sub: argparse.ArgumentParser) -> None:
+    """The options that say what crystals should be; `_condition` reads them."""
     sub.add_argument("--chemical-system", help="exactly these elements: Mg-Si-O")
     sub.add_argument("--composition", help="exactly this reduced formula: MgSiO3")
     sub.add_argument("--allowed-elements", nargs="+", metavar="EL")
@@ -328,14 +441,13 @@ def _add_tools(add: Any) -> None:
     sub.add_argument("--max-atoms", type=int)
     sub.add_argument("--space-group", type=int)
     sub.add_argument("--prototype", help="a template's name")
-    sub = add("relax", relax)
-    sub.add_argument("file", type=Path, help="crystals: CIF, extxyz, POSCAR, ...")
-    sub.add_argument("--potential", default="chgnet-0.3.0")
-    sub.add_argument("--sha256", help="expected hash of the weights")
-    sub.add_argument("--fmax", type=float, default=0.05, help="tolerance, eV/A")
-    sub.add_argument("--max-steps", type=int, default=300)
-    sub.add_argument("--out", type=Path, help="an extxyz file")
-    sub = add("doctor", doctor)
-    sub.add_argument("--potential", action="append", help="also check this one (may be repeated)")
-    sub.add_argument("--no-ray", action="store_true", help="do not start or ask a Ray cluster")
-    sub.add_argument("--address", default="local", help='Ray cluster: "local", "auto" or host:port')
+    sub.add_argument("--charge-neutral", action="store_true", default=None, help="known oxidation states balance")
+    sub.add_argument("--seed-structure", type=Path, metavar="FILE", help="a crystal whose geometry is kept")
+    sub.add_argument("--fixed-sites", metavar="0,1,...", help="sites of the seed structure that keep their element")
+    sub.add_argument(
+        "--property",
+        action="append",
+        metavar="NAME=LOW:HIGH",
+        help="a property to aim at: band_gap=1.0:2.0, band_gap=1.0: or energy_above_hull=0.0; may be repeated",
+    )
+    sub.add_argument("--guidance", type=float, metavar="W", help="how strongly properties are pursued (default 2)")

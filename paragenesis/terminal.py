@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -19,8 +19,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from paragenesis.engine.campaign import Progress as Step
 
 UNLIMITED = 10_000  # columns of what is no terminal: a file has no right margin
 SHOWN_VALUES = 4  # of a list in a cell
@@ -44,6 +42,21 @@ def silence_third_parties() -> None:
 
 
 # --- progress ----------------------------------------------------------------------------------------------------
+
+
+class Step(Protocol):
+    """What is shown of a campaign or a training: where it is, and what happened last; see `campaign.Progress`."""
+
+    @property
+    def round(self) -> int: ...  # noqa: D102
+    @property
+    def phase(self) -> str: ...  # noqa: D102
+    @property
+    def done(self) -> int: ...  # noqa: D102
+    @property
+    def total(self) -> int: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase.io import read
@@ -279,11 +280,7 @@ def test_generate_obeys_each_option(cli: Run, tmp_path: Path, words: list[str], 
     assert 1 <= len(crystals) <= 2
     assert all(holds(atoms) for atoms in crystals)
     if "--space-group" in words:
-        from paragenesis.crystals import Crystals
-        from paragenesis.engine.generators.condition import space_group
-
-        batch = Crystals.from_atoms(crystals)
-        assert {space_group(batch, i) for i in range(len(batch))} == {225}
+        assert {atoms.info["space_group"] for atoms in crystals} == {225}
 
 
 def test_generate_says_when_fewer_exist(cli: Run, tmp_path: Path) -> None:
@@ -305,11 +302,38 @@ def test_generate_says_when_fewer_exist(cli: Run, tmp_path: Path) -> None:
         (["--composition", "NaCl", "--prototype", "Perovskite"], "no candidate"),
         (["--generator", "nothing"], "no generator 'nothing'"),
         (["--generator", "random", "--space-group", "3"], "'random' cannot honour space_group"),
+        (["--composition", "NaCl2", "--charge-neutral"], "makes NaCl2 neutral (the closest leaves -1)"),
+        (
+            ["--composition", "NaCl", "--space-group", "230", "--max-atoms", "10"],
+            "space group 230 has no room for NaCl",
+        ),
+        (["--property", "band_gap=1:2"], "'substitution' cannot honour properties"),
+        (["--property", "band_gap"], "'band_gap' is no property with its range"),
+        (["--property", "band_gap=2:1"], "'properties.0': low = 2 of 'band_gap' is more than high = 1"),
+        (["--property", "gap=1:", "--property", "gap=:2"], "the property 'gap' is wished for twice"),
+        (["--guidance", "-1"], "'guidance'"),
+        (["--seed-structure", "nowhere.cif"], "'seed_structure': nowhere.cif cannot be read"),
+        (["--fixed-sites", "0,1"], "--fixed-sites are sites of a seed structure"),
     ],
 )
 def test_generate_refuses_what_cannot_be(cli: Run, tmp_path: Path, words: list[str], said: str) -> None:
     assert said in refused(cli("generate", "--out", tmp_path / "g.extxyz", *words))
     assert not list(tmp_path.iterdir())
+
+
+def test_generate_decorates_a_seed_structure(cli: Run, tmp_path: Path) -> None:
+    seed, out = tmp_path / "seed.extxyz", tmp_path / "g.extxyz"
+    cli("generate", "-n", 1, "--composition", "CaTiO3", "--prototype", "Perovskite", "--max-atoms", 5, "--out", seed)
+    oxygen = [i for i, symbol in enumerate(read(seed).symbols) if symbol == "O"]
+    words = ["--seed-structure", seed, "--fixed-sites", ",".join(map(str, oxygen)), "--charge-neutral"]
+    code, _, err = cli("generate", "-n", 5, *words, "--guidance", 1, "--out", out)
+    assert (code, err) == (0, "")
+    made = read(out, ":")
+    assert len(made) == 5
+    assert all(set(atoms.symbols[oxygen]) == {"O"} for atoms in made)
+    assert len({atoms.get_chemical_formula() for atoms in made}) > 1
+    said = refused(cli("generate", *words[:2], "--fixed-sites", "9", "--out", out))
+    assert "there is no site 9 to fix; the seed structure has 0 " in said
 
 
 def test_an_out_that_cannot_be_written_is_refused_before_the_work(cli: Run, tmp_path: Path) -> None:
@@ -331,6 +355,49 @@ def test_relax_lowers_the_energy_and_says_what_came_of_each(cli: Run, campaign: 
     assert f"3 crystals written to {tmp_path / 'c.relaxed.extxyz'}" in out
     assert all(after <= before + 1e-6 for before, after in zip(*energies, strict=True))
     assert sum(energies[1]) < sum(energies[0])
+
+
+def test_relax_keeps_the_space_group_unless_told_otherwise(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ase.build import bulk
+
+    from paragenesis.engine.potentials import RelaxSettings, relax
+
+    bulk("NaCl", "rocksalt", 5.6).write(tmp_path / "nacl.cif")
+    asked: list[RelaxSettings] = []
+
+    def noted(potential: Any, crystals: Any, settings: RelaxSettings) -> Any:
+        asked.append(settings)
+        return relax(potential, crystals, settings)
+
+    monkeypatch.setattr("paragenesis.engine.potentials.relax", noted)
+    for words in ([], ["--free"]):
+        assert cli("relax", tmp_path / "nacl.cif", "--potential", "lennard-jones", *words)[0] == 0
+    assert [settings.symmetry for settings in asked] == ["keep", "free"]
+    assert read(tmp_path / "nacl.relaxed.extxyz").info["space_group"] == 225
+
+
+def test_relax_leaves_out_what_is_no_crystal_and_says_why(cli: Run, tmp_path: Path) -> None:
+    from ase.build import bulk
+    from ase.io import write
+
+    good = bulk("NaCl", "rocksalt", 5.6)
+    overlapping = good.copy()
+    overlapping.positions[1] = overlapping.positions[0] + 0.1
+    write(tmp_path / "c.extxyz", [good, overlapping, good], format="extxyz")
+    with (tmp_path / "c.extxyz").open("a") as file:
+        file.write("two\natoms\n")
+    code, out, _ = cli("relax", tmp_path / "c.extxyz", "--potential", "lennard-jones", "--max-steps", 5)
+    assert code == 0
+    assert len(read(tmp_path / "c.relaxed.extxyz", ":")) == 2
+    rows = {line.split()[1]: line for line in out.splitlines() if " c-" in line}
+    assert sorted(rows) == ["c-0", "c-1", "c-2", "c-3"]
+    assert "overlap: Na-Cl" in rows["c-1"]
+    assert "should be a number of atoms" in rows["c-3"]
+    assert "2 could not be relaxed" in out
+    write(tmp_path / "bad.extxyz", [overlapping], format="extxyz")
+    assert "no crystal that can be relaxed: bad-0: overlap" in refused(cli("relax", tmp_path / "bad.extxyz"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 For every round:
 
+    learn    generators are fine-tuned on what was found, where the campaign asks for it
+    plan     who makes how many crystals, and what they aim at, by what came of the rounds before
     fill     generate -> screen -> relax -> assess, chunk by chunk, each committed to the ledger
     decide   triage, surrogate, hypervolume score, DPP: the batch worth verifying
     verify   the oracle judges the batch at its own level of theory
@@ -15,21 +17,27 @@ is done again with the same result.
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from paragenesis.engine.decision import Decision, decide_round, measure_round
 from paragenesis.engine.executor import Executor, Outcome
+from paragenesis.engine.learning import FOLDER, Grade, Learnt, Lesson, Weights
 from paragenesis.engine.ledger import Ledger, LedgerReader
+from paragenesis.engine.planning import lesson, next_shares, plan_round, planned, weights_in_use, yields
 from paragenesis.engine.preflight import Kit
-from paragenesis.engine.records import chunk_tables, decision_tables, verification_tables
+from paragenesis.engine.records import (
+    chunk_tables,
+    decision_tables,
+    learning_tables,
+    plan_tables,
+    verification_tables,
+    yield_tables,
+)
 from paragenesis.engine.screening.novelty import Seen
-from paragenesis.engine.spec import CampaignSpec, changed_fields
+from paragenesis.engine.spec import CampaignSpec, as_old_as
 from paragenesis.engine.stages import Chunk, ChunkTask, RoundContext, Verification
 from paragenesis.engine.verdict import Verdict
 from paragenesis.errors import ExecutionError, InputError
@@ -41,7 +49,7 @@ class Progress:
 
     Attributes:
         round: The round, from 1.
-        phase: "fill", "decide", "verify" or "close".
+        phase: "learn", "fill", "decide", "verify" or "close".
         done: How many crystals of this phase are done.
         total: How many there are.
         text: What happened last, in words.
@@ -67,8 +75,9 @@ def rounds_done(spec: CampaignSpec, directory: Path) -> int:
     """
     if not Ledger.exists(directory):
         return 0
+    Ledger.upgrade(directory)
     with LedgerReader.open(directory) as ledger:
-        changed = changed_fields(json.loads(ledger.meta()["spec"]), spec.identity())
+        changed = spec.changed_from(json.loads(ledger.meta()["spec"]))
         done = len(ledger.closed_rounds())
     if changed:
         raise InputError(
@@ -125,23 +134,73 @@ class Campaign:
 
     def run_round(self, number: int) -> None:
         """Run one round from where it stands to its close."""
-        self.ledger.open_round(number, self.spec.condition.model_dump_json())
+        self.ledger.open_round(number, self._condition(number))
+        self._learn(number)
         self._fill(number)
         self._decide(number)
         self._verify(number)
         self._close(number)
 
+    def _condition(self, number: int) -> str:
+        """The round's condition as JSON; as it was opened, if that says the same in the words of an older version."""
+        condition = self.spec.condition
+        now, given = condition.model_dump(mode="json"), condition.model_dump(mode="json", exclude_defaults=True)
+        stored = self.ledger.query("SELECT condition FROM rounds WHERE round = ?", (number,)).column(0).to_pylist()
+        same = [text for text in stored if (old := json.loads(text)) == as_old_as(old, now, given)]
+        return same[0] if same else condition.model_dump_json()
+
+    # --- learn -----------------------------------------------------------------------------------------------------
+
+    def _learn(self, number: int) -> None:
+        """Commit what the generators learn from the rounds before, and whether it is used from now on.
+
+        It comes before a round and not after one, so that nothing is learnt for a round that never comes.
+        """
+        committed = self.ledger.committed(number, "learning")
+        for name in self.kit.learners if number > 1 else ():
+            key, file = f"r{number:03d}/learning/{name}", f"{FOLDER}/r{number:03d}-{name}.safetensors"
+            if key in committed:
+                continue
+            what, least = lesson(self.ledger, self.kit, number, name), self.spec.learn.min_crystals
+            found = f"{len(what.crystals)} good crystals"
+            self._tell(number, "learn", 0, 1, f"{name} is to learn from {found}")
+            if len(what.crystals) < least:
+                grade = Grade("skipped", f"{found} are fewer than learn.min_crystals = {least}")
+            else:
+                grade = Grade.of(self._teach(number, what, self._weights(number - 1)), self.spec.learn)
+            if grade.outcome == "accepted" and grade.learnt is not None:
+                grade.learnt.weights.write(self.ledger.directory / file)
+            self.ledger.commit(key, number, "learning", learning_tables(number, what, grade, file))
+            self._tell(number, "learn", 1, 1, f"{name}: {grade.words}")
+
+    def _teach(self, number: int, what: Lesson, weights: Mapping[str, Weights]) -> Outcome:
+        """Send a lesson to the stage that gives it."""
+        context = RoundContext(self.spec.condition, self._seen("round < ?", number), weights)
+        [outcome] = self._executor.stream([self.kit.learn], [what], context)
+        return outcome
+
+    def _weights(self, number: int) -> dict[str, Weights]:
+        """What the generators have learnt for a round, by name."""
+
+        def learn_again(taught_for: int, name: str) -> Weights:
+            what = replace(lesson(self.ledger, self.kit, taught_for, name), trial=0)
+            learnt: Learnt = _result(self._teach(taught_for, what, {}), f"the lesson of '{name}'")
+            return learnt.weights
+
+        return weights_in_use(self.ledger, number, learn_again)
+
     # --- fill ------------------------------------------------------------------------------------------------------
 
     def _fill(self, number: int) -> None:
         """Commit every chunk of the round, in order."""
-        tasks = list(self._tasks(number))
+        tasks = self._plan(number)
         committed = self.ledger.committed(number, "chunk")
         todo = [task for task in tasks if task.key not in committed]
         done, total = sum(t.n for t in tasks) - sum(t.n for t in todo), sum(t.n for t in tasks)
         self._tell(number, "fill", done, total, "generating, screening and relaxing")
         known = self._seen("round <= ?", number)
-        context = RoundContext(self.spec.condition, self._seen("round < ?", number))
+        weights = self._weights(number) if todo else {}
+        context = RoundContext(self.spec.condition, self._seen("round < ?", number), weights)
         outcomes = self._executor.stream(self.kit.stages, todo, context)
         for task, outcome in zip(todo, outcomes, strict=True):
             chunk = _unique(_result(outcome, task.key), known)
@@ -149,18 +208,12 @@ class Campaign:
             done += task.n
             self._tell(number, "fill", done, total, f"{len(chunk.alive)} of {len(chunk.crystals)} kept ({task.key})")
 
-    def _tasks(self, number: int) -> Iterator[ChunkTask]:
-        """The round's chunks; the seed of each follows from what it is."""
-        for entry in self.spec.generators:
-            for index, start in enumerate(range(0, entry.n, entry.chunk)):
-                sequence = np.random.SeedSequence([self.spec.seed, number, zlib.crc32(entry.name.encode()), index])
-                yield ChunkTask(
-                    round=number,
-                    generator=entry.name,
-                    index=index,
-                    n=min(entry.chunk, entry.n - start),
-                    seed=int(sequence.generate_state(1)[0]),
-                )
+    def _plan(self, number: int) -> list[ChunkTask]:
+        """The round's chunks, as they were committed when the round began."""
+        if not self.ledger.committed(number, "plan"):
+            tasks = plan_round(self.ledger, self.kit, number)
+            self.ledger.commit(f"r{number:03d}/plan", number, "plan", plan_tables(tasks))
+        return planned(self.ledger, self.kit, number)
 
     def _seen(self, which: str, number: int) -> Seen:
         """The kept crystals of some rounds."""
@@ -213,7 +266,9 @@ class Campaign:
     # --- close -----------------------------------------------------------------------------------------------------
 
     def _close(self, number: int) -> None:
-        """Measure the round, close it and export it."""
+        """Measure the round and its generators, close it and export it."""
+        gave, shares = yields(self.ledger, self.kit, number), next_shares(self.ledger, self.kit, number + 1)
+        self.ledger.commit(f"r{number:03d}/yield", number, "yield", yield_tables(number, gave, shares))
         summary = measure_round(self.ledger, self.kit, number)
         self.ledger.close_round(number, summary)
         self._tell(number, "close", 1, 1, f"round {number} closed, hits: {summary['hits']}")

@@ -159,26 +159,31 @@ def verified_before(ledger: LedgerReader, kit: Kit, number: int) -> Labelled:
 def verified_in(ledger: LedgerReader, kit: Kit, rounds: str) -> Labelled:
     """What the oracle said in some rounds, with what the ensemble had said of the same crystals."""
     which = f"candidate_id IN (SELECT candidate_id FROM verifications WHERE status = 'verified' AND {rounds})"
-    crystals = ledger.crystals(which)
     mean, std = predicted(ledger, kit, which, "ensemble")
+    return Labelled(ledger.crystals(which), verified_values(ledger, kit, which), mean, std)
+
+
+def verified_values(ledger: LedgerReader, kit: Kit, which: str) -> FloatArray:
+    """The oracle's values of every objective, for candidates that match a condition, shape `N x m`; NaN where none."""
     columns = []
     for objective in kit.objectives:
         found = ledger.query(
-            "SELECT v.value FROM candidates c LEFT JOIN verifications v ON v.candidate_id = c.candidate_id "
-            f"AND v.level_key = ? AND v.property = ? WHERE c.{which} ORDER BY c.candidate_id",
+            f"WITH pool AS (SELECT candidate_id FROM candidates WHERE {which}) "
+            "SELECT v.value FROM pool LEFT JOIN verifications v ON v.candidate_id = pool.candidate_id "
+            "AND v.level_key = ? AND v.property = ? ORDER BY pool.candidate_id",
             (kit.level.key, objective.name),
         )
         columns.append(_floats(found, "value"))
-    return Labelled(crystals, np.stack(columns, axis=1), mean, std)
+    return np.stack(columns, axis=1)
 
 
 def predicted(ledger: LedgerReader, kit: Kit, which: str, model: str) -> tuple[FloatArray, FloatArray]:
     """What a model predicts of every objective, for candidates that match a condition: mean and std, shape `N x m`."""
-    tables = [_prediction(ledger, which, model, objective.name) for objective in kit.objectives]
+    tables = [prediction(ledger, which, model, objective.name) for objective in kit.objectives]
     return np.stack([t[0] for t in tables], axis=1), np.stack([t[1] for t in tables], axis=1)
 
 
-def _prediction(ledger: LedgerReader, which: str, model: str, name: str) -> tuple[FloatArray, FloatArray]:
+def prediction(ledger: LedgerReader, which: str, model: str, name: str) -> tuple[FloatArray, FloatArray]:
     """Mean and std of one property in the order of the candidates, shape `N` each; NaN where there is none."""
     found = ledger.query(
         f"WITH pool AS (SELECT candidate_id FROM candidates WHERE {which}) "
@@ -193,7 +198,7 @@ def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray)
     """What triage needs to know of the pool."""
 
     def table(name: str) -> FloatArray:
-        return np.stack([_prediction(ledger, POOL, member, name)[0] for member in kit.members])
+        return np.stack([prediction(ledger, POOL, member, name)[0] for member in kit.members])
 
     return Evidence(
         names=[o.name for o in kit.objectives],

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from paragenesis.crystals import Crystals
+from paragenesis.engine.symmetry import SYMPREC, space_groups
 from paragenesis.errors import InputError
 
 
 def write_extxyz(crystals: Crystals, path: Path, infos: Sequence[Mapping[str, Any]] | None = None) -> None:
-    """Write crystals with what is known of them; the file is whole or not there.
+    """Write crystals with their space groups and what else is known of them; the file is whole or not there.
+
+    `space_group` is the international number, found within `symprec` angstrom; it is left out where none is found.
 
     Args:
         crystals: `n` crystals.
         path: The file; folders above it are made.
-        infos: What stands beside each, by name; id and origin by default.
+        infos: What else stands beside each, by name; id and origin by default.
 
     Raises:
         InputError: The file cannot be written.
@@ -25,8 +28,9 @@ def write_extxyz(crystals: Crystals, path: Path, infos: Sequence[Mapping[str, An
 
     atoms = crystals.to_atoms()
     notes = infos or [{"id": i, "origin": o} for i, o in zip(crystals.ids, crystals.origins, strict=True)]
-    for one, info in zip(atoms, notes, strict=True):
-        one.info = dict(info)
+    groups = space_groups(crystals, SYMPREC).tolist()
+    for one, info, group in zip(atoms, notes, groups, strict=True):
+        one.info = dict(info) | ({"space_group": group, "symprec": SYMPREC} if group else {})
     aside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

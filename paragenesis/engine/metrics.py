@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from paragenesis.crystals import BoolArray, FloatArray
 from paragenesis.errors import InputError
@@ -97,7 +96,7 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
         raise InputError(f"successes must lie between 0 and n, but {successes} of {n} were given")
     if n == 0:
         return 0.0, 1.0
-    z = float(norm.ppf(0.5 + 0.5 * level))
+    z = float(ndtri(0.5 + 0.5 * level))
     share = successes / n
     centre = share + z * z / (2 * n)
     half = z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
@@ -105,6 +104,34 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     low = 0.0 if successes == 0 else (centre - half) / scale
     high = 1.0 if successes == n else (centre + half) / scale
     return low, high
+
+
+def product_interval(
+    first: tuple[int, int], second: tuple[int, int], level: float = 0.95
+) -> tuple[float, float, float]:
+    """A product of two independently measured shares, and its confidence interval.
+
+    The distances of each Wilson limit from its share are added in quadrature, weighted by the other share (the
+    method of variance estimates recovery: Zou and Donner, Stat. Med. 27, 1693 (2008)). With the second share exact it
+    is the first one's interval, scaled.
+
+    Args:
+        first: Successes and trials.
+        second: Successes and trials of the other share.
+        level: Nominal coverage.
+
+    Returns:
+        The product, and the lower and upper limit; (0, 0, 1) if either has no trials.
+
+    Raises:
+        InputError: More successes than trials, or a negative number of them.
+    """
+    (low_a, high_a), (low_b, high_b) = wilson_interval(*first, level), wilson_interval(*second, level)
+    if not first[1] or not second[1]:
+        return 0.0, 0.0, 1.0
+    a, b = first[0] / first[1], second[0] / second[1]
+    below, above = np.hypot(b * (a - low_a), a * (b - low_b)), np.hypot(b * (high_a - a), a * (high_b - b))
+    return a * b, max(0.0, a * b - float(below)), min(1.0, a * b + float(above))
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,17 @@ from typing import Any
 
 from paragenesis.engine.acquisition.select import reference_utilities
 from paragenesis.engine.executor import Resources, StageSpec
-from paragenesis.engine.generators.contract import Generator
 from paragenesis.engine.hull import Hull, check_pairing
+from paragenesis.engine.learning import Learn
 from paragenesis.engine.level import Level
 from paragenesis.engine.oracles.contract import Oracle
 from paragenesis.engine.oracles.potential import PotentialOracle
-from paragenesis.engine.plugins import build_generator, build_oracle, try_generator
+from paragenesis.engine.plugins import build_generator, build_oracle
 from paragenesis.engine.potentials.contract import Potential, load_potential
 from paragenesis.engine.potentials.ensemble import Ensemble
 from paragenesis.engine.potentials.known_answers import known_answer_check
 from paragenesis.engine.references import ElementReferences, references_for
+from paragenesis.engine.roles import check_generators, followed_by, learners_of, roles
 from paragenesis.engine.screening.screen import Screen
 from paragenesis.engine.spec import CampaignSpec, PotentialEntry
 from paragenesis.engine.stages import Assess, Generate, Relax, Screening, Verify
@@ -47,6 +48,9 @@ class Kit:
         members: Names of the potentials of the ensemble.
         stages: Generate, Screening, Relax, Assess.
         verify: The stage that asks the oracle.
+        learn: The stage that fine-tunes generators.
+        learners: Names of the generators that are fine-tuned.
+        followed: By generator, the properties it is asked for as the front moves, by the index of their objective.
         level: The oracle's level of theory.
         meta: What the ledger keeps of it, as JSON texts by name.
     """
@@ -56,6 +60,9 @@ class Kit:
     members: tuple[str, ...]
     stages: tuple[StageSpec, ...]
     verify: StageSpec
+    learn: StageSpec
+    learners: tuple[str, ...]
+    followed: Mapping[str, Mapping[int, str]]
     level: Level
     meta: Mapping[str, str]
 
@@ -71,7 +78,9 @@ def prepare(spec: CampaignSpec) -> Kit:
     generators = {
         entry.name: partial(build_generator, entry.use, entry.options, spec.directory) for entry in spec.generators
     }
-    _check_generators(spec, {name: build() for name, build in generators.items()})
+    built = {name: build() for name, build in generators.items()}
+    check_generators(spec, built)
+    learners, followed = learners_of(spec, built), followed_by(spec, objectives, built)
     hull = _hull(spec)
     entries = [entry.located(spec.directory) for entry in spec.potentials]
     potentials = [_checked_potential(entry, spec.device) for entry in entries]
@@ -89,14 +98,20 @@ def prepare(spec: CampaignSpec) -> Kit:
         make_oracle = partial(make_oracle, references=oracle.references)  # so that no worker computes them again
     reference_utilities(spec.decision, [o.goal for o in objectives])
     pairings.append(check_pairing(oracle.level, hull, spec.hull.mixed))
+    screen = partial(Screen, spec.screening.located(spec.directory))
+    pupils = {name: generators[name] for name in learners}
     return Kit(
         spec=spec,
         objectives=objectives,
         members=tuple(p.name for p in potentials),
         stages=_stages(spec, entries, generators, objectives, references, hull, needs),
         verify=StageSpec("verify", Verify, (make_oracle, objectives), "potentials", _heavy(spec)),
+        learn=StageSpec("learn", Learn, (pupils, screen), "generate", spec.resources.generate),
+        learners=learners,
+        followed=followed,
         level=oracle.level,
-        meta=_meta(spec, objectives, potentials, references, hull, [p for p in pairings if p], oracle),
+        meta=_meta(spec, objectives, potentials, references, hull, [p for p in pairings if p], oracle)
+        | {"generators": json.dumps(roles(spec, objectives, learners, followed), sort_keys=True)},
     )
 
 
@@ -150,17 +165,6 @@ def _check_known_answers(potential: Potential) -> None:
     answer = known_answer_check(potential)
     if not answer.passed:
         raise PotentialError(answer.sentence)
-
-
-def _check_generators(spec: CampaignSpec, generators: Mapping[str, Generator]) -> None:
-    """One crystal from each generator shows that it honours the condition and has candidates at all."""
-    for name, generator in generators.items():
-        refused = sorted(spec.condition.parts() - generator.honours)
-        if refused:
-            raise InputError(
-                f"generator '{name}' cannot honour condition.{refused[0]}; drop it or use another generator"
-            )
-        try_generator(name, generator, 1, spec.condition, spec.seed)
 
 
 def _hull(spec: CampaignSpec) -> Hull:

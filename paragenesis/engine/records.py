@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from paragenesis.crystals import Crystals
+from paragenesis.crystals import Crystals, FloatArray
+from paragenesis.engine.budget import Yield
 from paragenesis.engine.decision import Decision, posterior_model
+from paragenesis.engine.learning import Grade, Lesson, Trial
 from paragenesis.engine.ledger import rows, structure_columns
 from paragenesis.engine.level import Level
-from paragenesis.engine.stages import Chunk, Verification
+from paragenesis.engine.stages import Chunk, ChunkTask, Verification
 
 Tables = dict[str, pa.Table]
 
@@ -24,6 +28,49 @@ MEMBER_PROPERTIES = {  # a member's properties in the ledger, and the tables of 
     "pressure": "pressures",
     "magnetic_moment": "magnetic_moments",
 }
+
+
+def plan_tables(tasks: Sequence[ChunkTask]) -> Tables:
+    """Rows of `chunks` for a round's plan."""
+    aims = [json.dumps([wish.model_dump() for wish in task.aim]) if task.aim else None for task in tasks]
+    return {
+        "chunks": rows(
+            "chunks",
+            round=[task.round for task in tasks],
+            generator=[task.generator for task in tasks],
+            chunk=[task.index for task in tasks],
+            n=[task.n for task in tasks],
+            aim=aims,
+        )
+    }
+
+
+def yield_tables(round_: int, yields: Sequence[Yield], next_shares: FloatArray) -> Tables:
+    """Rows of `yields` for what the generators gave in a round."""
+    columns = {field.name: [getattr(one, field.name) for one in yields] for field in fields(Yield)}
+    return {"yields": rows("yields", round=round_, next_share=next_shares, **columns)}
+
+
+def learning_tables(round_: int, lesson: Lesson, grade: Grade, file: str) -> Tables:
+    """The row of `learning` for a lesson: what became of it, why, and where its weights are if they are used."""
+    learnt, accepted = grade.learnt, grade.outcome == "accepted"
+    trials = {} if learnt is None else {"before": learnt.before, "after": learnt.after}
+    counts = {f"{name}_{when}": [getattr(trial, name)] for when, trial in trials.items() for name in Trial.COUNTS}
+    return {
+        "learning": rows(
+            "learning",
+            round=[round_],
+            generator=lesson.generator,
+            outcome=grade.outcome,
+            reason=[grade.reason or None],
+            error=[grade.error or None],
+            crystals=len(lesson.crystals),
+            weights=[file if accepted else None],
+            sha256=[learnt.weights.sha256 if learnt and accepted else None],
+            asked=[learnt.after.asked if learnt else None],
+            **counts,
+        )
+    }
 
 
 def chunk_tables(chunk: Chunk) -> Tables:

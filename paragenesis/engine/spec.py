@@ -12,12 +12,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from paragenesis.engine.acquisition.select import DecisionSettings
 from paragenesis.engine.acquisition.triage import TriageSettings
+from paragenesis.engine.aims import AimSettings
+from paragenesis.engine.budget import BudgetSettings, allocate
 from paragenesis.engine.executor import Resources
 from paragenesis.engine.generators.condition import Condition
+from paragenesis.engine.generators.seed_structure import SeedStructure
+from paragenesis.engine.learning import LearnSettings
 from paragenesis.engine.potentials.contract import located
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.settings import ScreeningSettings
@@ -34,13 +38,14 @@ class GeneratorEntry(Settings):
 
     Attributes:
         use: Which one: an alias ("substitution"), "package.module:Name" or "file.py:Name".
-        n: Crystals it makes each round.
+        n: Crystals it makes in the first round, and in the others unless `budget` says otherwise; a share of
+            `budget.candidates` where that is given.
         chunk: Crystals made, relaxed and committed together.
         options: Its own settings.
     """
 
     use: str = "substitution"
-    n: int = Field(ge=1)
+    n: int | None = Field(default=None, ge=1)
     chunk: int = Field(default=16, ge=1)
     options: dict[str, Any] = {}
 
@@ -132,6 +137,9 @@ class CampaignSpec(Settings):
         seed: Fixes every random choice.
         rounds: Rounds to run; may be raised later.
         condition: What every generated crystal must obey.
+        budget: How a round's candidates are shared among the generators.
+        aims: How the rounds follow the Pareto front.
+        learn: What generators learn from the rounds.
         objectives: What is wanted: aliases, tables with `use`, or objects (in Python).
         potentials: The ensemble; the first member relaxes.
     """
@@ -140,6 +148,9 @@ class CampaignSpec(Settings):
     seed: int = Field(default=0, ge=0)
     rounds: int = Field(default=2, ge=1)
     condition: Condition = Condition()
+    budget: BudgetSettings = BudgetSettings()
+    aims: AimSettings = AimSettings()
+    learn: LearnSettings = LearnSettings()
     generators: tuple[GeneratorEntry, ...] = Field(min_length=1)
     screening: ScreeningSettings = ScreeningSettings()
     potentials: tuple[PotentialEntry, ...] = Field(min_length=1)
@@ -173,6 +184,16 @@ class CampaignSpec(Settings):
             raise InputError(f"'{path}' is not valid TOML: {error}") from None
         return cls.parse({**values, "directory": path.resolve().parent}, where=path.name)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_beside_it(cls, values: Any) -> Any:
+        """The values with the path of the condition's seed structure taken from the campaign's folder."""
+        condition = values.get("condition") if isinstance(values, Mapping) else None
+        if not isinstance(condition, Mapping) or "seed_structure" not in condition:
+            return values
+        seed = SeedStructure.located(condition["seed_structure"], Path(values.get("directory", Path())))
+        return {**values, "condition": {**condition, "seed_structure": seed}}
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
@@ -181,6 +202,20 @@ class CampaignSpec(Settings):
                 f"'{name}' cannot be a name; use up to 64 lower-case letters, digits, '-' and '_', not first '-' or '_'"
             )
         return name
+
+    @field_validator("generators")
+    @classmethod
+    def _numbered(cls, entries: tuple[GeneratorEntry, ...], info: ValidationInfo) -> tuple[GeneratorEntry, ...]:
+        budget = info.data.get("budget")  # absent where it was refused itself
+        total = budget.candidates if budget is not None else None
+        missing = [i for i, entry in enumerate(entries) if entry.n is None]
+        if missing and total is None:
+            raise ValueError(f"'generators.{missing[0]}.n' is missing; add it, or give budget.candidates")
+        if missing and len(missing) < len(entries):
+            raise ValueError("some have n, some not; give n to all as shares of the first round, or to none")
+        if total is not None and total < len(entries):
+            raise ValueError(f"budget.candidates = {total} is not one for each generator; give at least {len(entries)}")
+        return entries
 
     @field_validator("objectives")
     @classmethod
@@ -201,6 +236,12 @@ class CampaignSpec(Settings):
             raise ValueError(f"a potential is named twice: {', '.join(members)}")
         return self
 
+    @property
+    def first_round(self) -> list[int]:
+        """How many crystals each generator makes in the first round."""
+        wanted = [entry.n or 1 for entry in self.generators]
+        return wanted if self.budget.candidates is None else allocate(self.budget.candidates, wanted)
+
     def identity(self) -> dict[str, Any]:
         """What must not change when the campaign is resumed, as plain values.
 
@@ -209,6 +250,14 @@ class CampaignSpec(Settings):
         plain = self.model_dump(mode="json", exclude={"rounds", "resources", "device", "objectives"})
         plain["objectives"] = [_plain_objective(entry) for entry in self.objectives]
         return {**plain, "files": dict(sorted(self._files(plain)))}
+
+    def changed_from(self, started: Mapping[str, Any]) -> list[str]:
+        """Names of the fields that are not as in the identity that a campaign was started with.
+
+        A field that is younger than the campaign counts only where it is not at its default.
+        """
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"objectives"})
+        return changed_fields(started, as_old_as(started, self.identity(), given))
 
     def _files(self, value: Any) -> Iterator[tuple[str, str]]:
         """Name and sha256 of every file beside the campaign that its plain values name ("file.py:name", too)."""
@@ -228,6 +277,22 @@ def _plain_objective(entry: Any) -> dict[str, Any]:
     if isinstance(entry, Objective):
         return {"use": "object", "name": entry.name, "unit": entry.unit, "goal": entry.goal.model_dump()}
     return {"use": entry} if isinstance(entry, str) else dict(entry)
+
+
+def as_old_as(old: Any, new: Any, given: Any) -> Any:
+    """Nested plain values `new` without the fields that are younger than `old` and at their defaults.
+
+    Args:
+        old: Values as they were stored, perhaps by an older version.
+        new: All values now.
+        given: Those of them that are not at their defaults.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        given = given if isinstance(given, dict) else {}
+        return {k: as_old_as(old.get(k), v, given.get(k)) for k, v in new.items() if k in old or k in given}
+    if isinstance(old, list) and isinstance(new, list) and isinstance(given, list) and len(old) == len(new):
+        return [as_old_as(*parts) for parts in zip(old, new, given, strict=True)]
+    return new
 
 
 def changed_fields(old: Any, new: Any, path: str = "") -> list[str]:

@@ -15,14 +15,16 @@ import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray, IntArray, Relaxed
 from paragenesis.engine.executor import describe
-from paragenesis.engine.generators.condition import Condition
+from paragenesis.engine.generators.condition import Condition, PropertyRange
 from paragenesis.engine.generators.contract import Generator
+from paragenesis.engine.learning import Taught, Weights
 from paragenesis.engine.oracles.contract import Oracle, Verified, unjudged
 from paragenesis.engine.potentials.ensemble import Ensemble
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.novelty import Seen
 from paragenesis.engine.screening.screen import Screen
 from paragenesis.engine.verdict import KEPT, Verdict
+from paragenesis.errors import InputError
 from paragenesis.objectives.contract import Estimate, Need, Objective
 
 T = TypeVar("T")
@@ -38,6 +40,7 @@ class ChunkTask:
         index: The chunk's number among that generator's chunks of the round.
         n: How many crystals to generate.
         seed: Fixes every random choice in it.
+        aim: Properties to pursue beside the round's condition (see `aims`).
     """
 
     round: int
@@ -45,6 +48,7 @@ class ChunkTask:
     index: int
     n: int
     seed: int
+    aim: tuple[PropertyRange, ...] = ()
 
     @property
     def key(self) -> str:
@@ -55,6 +59,13 @@ class ChunkTask:
         """Ids of its first n crystals."""
         return [f"r{self.round:03d}-{self.generator}-{self.index:05d}-{i:03d}" for i in range(n)]
 
+    def condition(self, of_round: Condition) -> Condition:
+        """What its crystals are asked to be: the round's condition, and the aim."""
+        if not self.aim:
+            return of_round
+        wishes = sorted((*of_round.properties, *self.aim), key=lambda wish: wish.property)
+        return of_round.model_copy(update={"properties": tuple(wishes)})
+
 
 @dataclass(frozen=True)
 class RoundContext:
@@ -63,10 +74,12 @@ class RoundContext:
     Attributes:
         condition: What every crystal must obey.
         seen: The crystals of earlier rounds.
+        weights: What generators have learnt, by name; the others have their own weights.
     """
 
     condition: Condition
     seen: Seen
+    weights: Mapping[str, Weights] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +129,21 @@ class Generate:
         Args:
             generators: How to build each, by name.
         """
-        self._generators = {name: build() for name, build in generators.items()}
+        self._generators = Taught(generators)
 
     def __call__(self, task: ChunkTask, context: RoundContext) -> Chunk:
-        """At most `task.n` crystals under the round's condition, named by the task."""
-        crystals = self._generators[task.generator].generate(task.n, context.condition, task.seed)
+        """At most `task.n` crystals under the round's condition and the task's aim, named by the task.
+
+        An aim is a wish: where no crystal comes of it, the chunk is made without, and the origins say so.
+        """
+        generator = self._generators.get(task.generator, context.weights.get(task.generator))
+        try:
+            crystals = generator.generate(task.n, task.condition(context.condition), task.seed)
+        except InputError as error:
+            if not task.aim:
+                raise
+            crystals = generator.generate(task.n, context.condition, task.seed)
+            crystals = replace(crystals, origins=tuple(f"{o}; aim given up: {error}" for o in crystals.origins))
         n = len(crystals)
         return Chunk(
             task=task,
@@ -190,7 +213,7 @@ class Assess:
 
     def _rescreen(self, chunk: Chunk, relaxed: Relaxed, context: RoundContext) -> Chunk:
         """New keys, space groups and verdicts for the relaxed geometries."""
-        result = self._screen.screen(relaxed.crystals, context.condition, context.seen)
+        result = self._screen.screen(relaxed.crystals, context.condition, context.seen, relaxed=True)
         keys, groups = list(chunk.keys), chunk.space_groups.copy()
         rulings = {}
         for row, index in enumerate(chunk.index_of()[i] for i in relaxed.crystals.ids):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from paragenesis.engine.campaign import Progress
@@ -158,6 +159,49 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
     with pytest.raises(InputError, match=said):
         run(tiny(**change), tmp_path / "c", executor="inline")
     assert not (tmp_path / "c").exists()
+
+
+def age(directory: Path) -> None:
+    """Make a ledger what the first version would have written."""
+    with duckdb.connect(str(directory / "ledger.duckdb")) as connection:
+        for table in ("chunks", "yields", "learning"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("DELETE FROM migrations WHERE version > 1")
+        connection.execute("DELETE FROM commits WHERE kind IN ('plan', 'learning', 'yield')")
+        [(text,)] = connection.execute("SELECT value FROM meta WHERE key = 'spec'").fetchall()
+        spec = json.loads(text)
+        for name in ("budget", "aims", "learn"):
+            del spec[name]
+        condition = {k: v for k, v in spec["condition"].items() if k in FIRST_CONDITION}
+        connection.execute(
+            "UPDATE meta SET value = ? WHERE key = 'spec'", [json.dumps(spec | {"condition": condition})]
+        )
+        connection.execute("UPDATE rounds SET condition = ?", [json.dumps(condition)])
+
+
+FIRST_CONDITION = (
+    "allowed_elements",
+    "required_elements",
+    "chemical_system",
+    "composition",
+    "min_atoms",
+    "max_atoms",
+    "space_group",
+    "prototype",
+)
+
+
+@pytest.mark.parametrize("after", [3, 7])
+def test_a_campaign_of_the_first_version_goes_on(tiny: MakeSpec, tmp_path: Path, after: int) -> None:
+    run(tiny(), tmp_path / "whole", executor="inline")
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), tmp_path / "old", executor=Interrupted(after))
+    age(tmp_path / "old")
+    run(tiny(), tmp_path / "old", executor="inline")
+    assert verify_ledger(tmp_path / "old") == []
+    sql = "SELECT candidate_id, verdict, frac FROM candidates ORDER BY candidate_id"
+    assert query(tmp_path / "old", sql) == query(tmp_path / "whole", sql)
+    assert query(tmp_path / "old", "SELECT round FROM yields ORDER BY round")[-1] == {"round": 2}
 
 
 @pytest.mark.ray

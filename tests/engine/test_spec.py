@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from paragenesis.crystals import Crystals
+from paragenesis.engine.extxyz import write_extxyz
+from paragenesis.engine.generators import PropertyRange
 from paragenesis.engine.spec import CampaignSpec, HitRule, changed_fields
 from paragenesis.errors import InputError
 from paragenesis.objectives import Maximize, Minimize, objective
@@ -80,6 +84,40 @@ def test_what_may_change_on_resuming_and_what_may_not(tiny: MakeSpec) -> None:
     assert changed_fields(identity, swapped) == ["objectives.1.use"]
     assert changed_fields(identity, tiny(objectives=({"use": "formation_energy"}, "density")).identity()) == []
     assert changed_fields(identity, tiny(potentials=[{"name": "lennard-jones"}]).identity()) == []
+
+
+def test_fields_that_are_younger_than_a_campaign_count_only_away_from_their_defaults(tiny: MakeSpec) -> None:
+    started = tiny().identity()
+    del started["budget"], started["aims"], started["condition"]["properties"]
+    del started["generators"][0]["chunk"]
+    plain: dict[str, Any] = {"generators": [{"use": "random", "n": 12}]}
+    assert tiny(**plain).changed_from(started) == []
+    assert tiny(**plain, budget={"candidates": 12}).changed_from(started) == ["budget"]
+    assert tiny(**plain, seed=2).changed_from(started) == ["seed"]
+    assert tiny().changed_from(started) == ["generators.0.chunk"]
+
+
+CONDITION = """charge_neutral = true
+guidance = 3.0
+seed_structure = { file = "seeds/mine.extxyz", fixed = [1] }
+[[condition.properties]]
+property = "band_gap"
+low = 1.0
+"""
+
+
+def test_a_seed_structure_is_read_from_beside_the_campaign(tmp_path: Path) -> None:
+    text = QUICKSTART.read_text().replace('chemical_system = "Mg-Si-O"\n', CONDITION).replace("max_atoms = 20\n", "")
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(InputError, match=r"c\.toml: 'condition\.seed_structure': .*mine\.extxyz cannot be read"):
+        CampaignSpec.from_toml(tmp_path / "c.toml")
+    seed = Crystals(ids=("a",), n_atoms=[2], numbers=[12, 8], frac=[[0.0] * 3, [0.5] * 3], lattices=[np.eye(3) * 2.7])
+    write_extxyz(seed, tmp_path / "seeds" / "mine.extxyz")
+    condition = CampaignSpec.from_toml(tmp_path / "c.toml").condition
+    assert condition.parts() == {"charge_neutral", "seed_structure", "properties"}
+    assert condition.seed_structure is not None
+    assert condition.seed_structure.fixed_elements == {"O": 1}
+    assert condition.properties == (PropertyRange(property="band_gap", low=1.0),)
 
 
 def test_files_that_a_campaign_names_count_by_their_content(tiny: MakeSpec, tmp_path: Path) -> None:

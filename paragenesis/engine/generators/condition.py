@@ -1,26 +1,87 @@
-"""What is asked of a generated crystal: its chemistry, size, symmetry and prototype."""
+"""What is asked of a generated crystal: its chemistry, size, symmetry, geometry and properties."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from math import gcd
-from typing import Self
+from typing import Any, Self
 
 from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field, field_validator, model_validator
 
 from paragenesis.crystals import Crystals
+from paragenesis.engine.generators.contradictions import contradiction
+from paragenesis.engine.generators.obedience import violations
+from paragenesis.engine.generators.seed_structure import SeedStructure
+from paragenesis.errors import InputError
 from paragenesis.settings import Settings
 
 _ELEMENTS = frozenset(chemical_symbols[1:104])  # H to Lr, the elements that bulk crystals are known of
+_STRENGTHS = frozenset({"guidance"})  # how strongly other parts are pursued; nothing to honour by itself
+
+
+class PropertyRange(Settings):
+    """The values of one property that are wanted; `value = 0.0` in a campaign stands for both bounds.
+
+    Attributes:
+        property: Its name, as in the data that the generator learned from: "band_gap".
+        low: Least value, in the unit of those data; None for no bound.
+        high: Largest value; None for no bound.
+    """
+
+    property: str = Field(min_length=1)
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_value(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "value" not in value:
+            return value
+        if value.keys() & {"low", "high"}:
+            raise ValueError("a value and a bound were given; give value = ..., or low = ... and high = ...")
+        rest = {name: given for name, given in value.items() if name != "value"}
+        return {**rest, "low": value["value"], "high": value["value"]}
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Self:
+        if self.low is None and self.high is None:
+            raise ValueError(f"the property '{self.property}' has no bounds; give low, high, both, or value")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low = {self.low:g} of '{self.property}' is more than high = {self.high:g}; swap them")
+        return self
+
+    @staticmethod
+    def from_text(text: str) -> dict[str, Any]:
+        """Plain values from "band_gap=1.0:2.0", "band_gap=1.0:", "band_gap=:2.0" or "energy_above_hull=0.0".
+
+        Raises:
+            InputError: The text has another form.
+        """
+        name, _, bounds = text.partition("=")
+        low, colon, high = bounds.partition(":")
+        try:
+            ends = {end: float(given) for end, given in (("low", low), ("high", high if colon else low)) if given}
+        except ValueError:
+            ends = {}
+        if not (name and ends):
+            raise InputError(f"'{text}' is no property with its range; write NAME=LOW:HIGH, NAME=LOW: or NAME=VALUE")
+        return {"property": name, **ends}
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is within the bounds; NaN never is."""
+        low = self.low if self.low is not None else float("-inf")
+        high = self.high if self.high is not None else float("inf")
+        return low <= value <= high
 
 
 class Condition(Settings):
     """What every crystal of a generator must be; parts left out are free.
 
-    Elements are kept sorted by symbol and a composition as its reduced formula, so equal wishes are equal conditions.
+    Every part is hard, which means that each crystal obeys it, but `properties`: those are soft, pursued and not
+    promised. Elements are kept sorted by symbol and a composition as its reduced formula, so equal wishes are equal
+    conditions.
 
     Attributes:
         allowed_elements: The only elements a crystal may hold.
@@ -31,6 +92,12 @@ class Condition(Settings):
         max_atoms: Most atoms in the primitive cell.
         space_group: International number of the space group, 1 to 230.
         prototype: Name of a prototype in the generator's template library.
+        charge_neutral: Known oxidation states balance, cations less electronegative than anions, as SMACT has it
+            (`screening.chemistry`); intermetallics are not exempt, crystals of one element pass.
+        seed_structure: A geometry to keep, up to its scale, with some of its sites' elements.
+        properties: Values or ranges of properties to aim at, by name.
+        guidance: Weight w with which `properties` are pursued: (1 + w) conditional - w unconditional; 0 follows the
+            conditional distribution, more follows the wishes closer and makes the crystals less diverse.
     """
 
     allowed_elements: tuple[str, ...] | None = None
@@ -41,11 +108,20 @@ class Condition(Settings):
     max_atoms: int = Field(default=20, ge=1)
     space_group: int | None = Field(default=None, ge=1, le=230)
     prototype: str | None = Field(default=None, min_length=1)
+    charge_neutral: bool = False
+    seed_structure: SeedStructure | None = None
+    properties: tuple[PropertyRange, ...] = ()
+    guidance: float = Field(default=2.0, ge=0.0)
 
-    @field_validator("allowed_elements", "required_elements")
+    @field_validator("allowed_elements")
     @classmethod
     def _real_elements(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if value is None else _checked(value)
+
+    @field_validator("required_elements")
+    @classmethod
+    def _real_or_none(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked(value) if value else ()
 
     @field_validator("chemical_system")
     @classmethod
@@ -69,10 +145,14 @@ class Condition(Settings):
         _checked(element.symbol for element in composition)
         return str(composition.reduced_formula)
 
+    @field_validator("properties")
+    @classmethod
+    def _by_name(cls, value: tuple[PropertyRange, ...]) -> tuple[PropertyRange, ...]:
+        return tuple(sorted(value, key=lambda wish: wish.property))
+
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
-        sentence = _size_contradiction(self) or _chemistry_contradiction(self)
-        if sentence:
+        if sentence := contradiction(self):
             raise ValueError(sentence)
         return self
 
@@ -95,59 +175,24 @@ class Condition(Settings):
         return tuple(self.chemical_system.split("-")) if self.chemical_system is not None else None
 
     def parts(self) -> frozenset[str]:
-        """Names of the parts that are set to something else than their default."""
-        return frozenset(
-            name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default
-        )
+        """Names of the parts that are set to something else than their default; guidance alone is none."""
+        return frozenset(name for name in PARTS if getattr(self, name) != type(self).model_fields[name].default)
 
-    def violations(self, crystals: Crystals, symprec: float = 0.1) -> list[str]:
+    def violations(self, crystals: Crystals, symprec: float = 0.1, *, relaxed: bool = False) -> list[str]:
         """What each of n crystals disobeys, in words; "" for one that obeys.
 
-        The prototype is not judged here: it is a matter of the generator's library, which names it in the origin.
+        Properties are soft and never violated. The prototype is not judged here: it is a matter of the generator's
+        library, which names it in the origin.
 
         Args:
             crystals: The crystals, as primitive cells.
-            symprec: Tolerance of the space group search, angstrom.
+            symprec: Tolerance of the space group search and of the seed structure's geometry, angstrom.
+            relaxed: They were relaxed: of the seed structure, only its fixed elements can still be told.
         """
-        return [
-            self._chemistry_violation(crystals, i) or self._space_group_violation(crystals, i, symprec)
-            for i in range(len(crystals))
-        ]
-
-    def _chemistry_violation(self, crystals: Crystals, index: int) -> str:
-        numbers = crystals.numbers[crystals.atoms_of(index)]
-        counts = Counter(chemical_symbols[z] for z in numbers.tolist())
-        present = set(counts)
-        if not self.min_atoms <= len(numbers) <= self.max_atoms:
-            return f"{len(numbers)} atoms, not {self.min_atoms} to {self.max_atoms}"
-        if self.allowed_elements is not None and not present <= set(self.allowed_elements):
-            return f"{_list(present - set(self.allowed_elements))} not allowed"
-        if not present >= set(self.required_elements):
-            return f"{_list(set(self.required_elements) - present)} required but absent"
-        if self.exact_elements is not None and present != set(self.exact_elements):
-            return f"elements {_list(present)}, not {_list(self.exact_elements)}"
-        common = reduce(gcd, counts.values())
-        if self.composition is not None and {e: c // common for e, c in counts.items()} != self.formula_unit:
-            return f"composition {crystals.formulas[index]}, not {self.composition}"
-        return ""
-
-    def _space_group_violation(self, crystals: Crystals, index: int, symprec: float) -> str:
-        if self.space_group is None:
-            return ""
-        found = space_group(crystals, index, symprec)
-        return "" if found == self.space_group else f"space group {found or 'not found'}, not {self.space_group}"
+        return violations(self, crystals, symprec, relaxed)
 
 
-def space_group(crystals: Crystals, index: int, symprec: float = 0.1) -> int:
-    """International number of the space group of crystal `index` (moyopy); 0 where the search fails."""
-    from moyopy import Cell, MoyoDataset
-
-    atoms = crystals.atoms_of(index)
-    cell = Cell(crystals.lattices[index].tolist(), crystals.frac[atoms].tolist(), crystals.numbers[atoms].tolist())
-    try:
-        return int(MoyoDataset(cell, symprec=symprec).number)
-    except ValueError:  # atoms on top of each other, or a flat cell
-        return 0
+PARTS = frozenset(Condition.model_fields) - _STRENGTHS
 
 
 def _checked(symbols: Iterable[str]) -> tuple[str, ...]:
@@ -159,48 +204,3 @@ def _checked(symbols: Iterable[str]) -> tuple[str, ...]:
     if not unique:
         raise ValueError("no element is named; leave the field out or name at least one")
     return tuple(sorted(unique, key=lambda s: (s, atomic_numbers[s])))
-
-
-def _size_contradiction(condition: Condition) -> str:
-    """Why no cell can have the number of atoms asked for, or ""."""
-    low, high = condition.min_atoms, condition.max_atoms
-    if low > high:
-        return f"min_atoms = {low} is more than max_atoms = {high}; swap or widen them"
-    unit = sum(condition.formula_unit.values())
-    if unit and high // unit * unit < low:
-        return (
-            f"a cell of {condition.composition} has a multiple of {unit} atoms, and none lies between min_atoms = "
-            f"{low} and max_atoms = {high}; widen them"
-        )
-    needed = condition.exact_elements or condition.required_elements
-    if len(needed) > high:
-        return f"{len(needed)} elements ({_list(needed)}) do not fit in max_atoms = {high}; raise it"
-    return ""
-
-
-def _chemistry_contradiction(condition: Condition) -> str:
-    """Which two parts name elements that exclude each other, or ""."""
-    required = set(condition.required_elements)
-    system = set(condition.chemical_system.split("-")) if condition.chemical_system is not None else None
-    unit = set(condition.formula_unit)
-    allowed = set(condition.allowed_elements) if condition.allowed_elements is not None else None
-    if system is not None and required - system:
-        return f"required element {_list(required - system)} is outside the chemical system {condition.chemical_system}"
-    if unit and required - unit:
-        return f"required element {_list(required - unit)} is not in the composition {condition.composition}"
-    if unit and system is not None and unit != system:
-        return f"the composition {condition.composition} is not of the chemical system {condition.chemical_system}"
-    if allowed is None:
-        return ""
-    for what, elements in (
-        ("required_elements", required),
-        ("chemical_system", system or set()),
-        ("composition", unit),
-    ):
-        if elements - allowed:
-            return f"{what} has {_list(elements - allowed)}, which allowed_elements leaves out; allow it or drop it"
-    return ""
-
-
-def _list(symbols: Iterable[str]) -> str:
-    return ", ".join(sorted(symbols))

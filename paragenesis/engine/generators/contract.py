@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from paragenesis.crystals import Crystals
-from paragenesis.engine.generators.condition import Condition
+from paragenesis.crystals import Crystals, FloatArray
+from paragenesis.engine.generators.condition import PARTS, Condition, PropertyRange
+from paragenesis.engine.generators.seed_structure import SeedStructure
 from paragenesis.errors import InputError
 
 
@@ -31,7 +34,40 @@ class Generator(Protocol):
         ...
 
 
-PARTS = frozenset(Condition.model_fields)
+@runtime_checkable
+class LearningGenerator(Generator, Protocol):
+    """A generator that can be taught by crystals."""
+
+    def learn(self, crystals: Crystals, labels: Mapping[str, FloatArray], *, out: Path, seed: int) -> Path:
+        """Fine-tune on these crystals; this generator stays as it is.
+
+        Args:
+            crystals: `n` crystals to learn from.
+            labels: Properties by name, shape `n` each, NaN where unknown.
+            out: Where the new weights go, a safetensors checkpoint.
+            seed: Fixes every random choice.
+
+        Returns:
+            The checkpoint that was written.
+        """
+        ...
+
+    def with_weights(self, weights: Path) -> Generator:
+        """The same generator with the weights of a checkpoint that `learn` wrote.
+
+        Raises:
+            InputError: The file is no checkpoint of this kind of generator.
+        """
+        ...
+
+
+_UNKNOWN_PROPERTY = "a property that nothing was trained on"
+_ROCKSALT = SeedStructure(
+    numbers=(12, 8),
+    frac=((0.0, 0.0, 0.0), (0.5, 0.5, 0.5)),
+    lattice=((0.0, 2.1, 2.1), (2.1, 0.0, 2.1), (2.1, 2.1, 0.0)),
+    fixed=(1,),
+)
 
 # One value a part, to see whether a generator refuses what it does not honour.
 _PROBES = {
@@ -43,6 +79,9 @@ _PROBES = {
     "max_atoms": Condition(max_atoms=12),
     "space_group": Condition(space_group=225),
     "prototype": Condition(prototype="Perovskite"),
+    "charge_neutral": Condition(charge_neutral=True),
+    "seed_structure": Condition(seed_structure=_ROCKSALT),
+    "properties": Condition(properties=(PropertyRange(property=_UNKNOWN_PROPERTY, low=0.0),)),
 }
 
 
@@ -111,15 +150,29 @@ def _batch_problems(crystals: Crystals, condition: Condition, n: int) -> list[st
 
 
 def _refusal_problems(generator: Generator, honours: frozenset[str]) -> list[str]:
-    """Parts that the generator neither honours nor refuses."""
+    """Parts that the generator neither honours nor refuses, and whether it takes any name for a property's."""
     problems = []
     for part in sorted(PARTS - honours):
-        try:
-            generator.generate(1, _PROBES[part], 7)
-        except InputError:
-            continue
-        except Exception as error:  # noqa: BLE001  see check_generator
-            problems.append(f"a condition on {part} raised {type(error).__name__} instead of InputError")
-        else:
+        outcome = _refusal(generator, _PROBES[part])
+        if outcome == "accepted":
             problems.append(f"{part} is not honoured, yet a condition on it was accepted; use refuse_unhonoured")
+        elif outcome:
+            problems.append(f"a condition on {part} raised {outcome} instead of InputError")
+    if "properties" in honours:
+        outcome = _refusal(generator, _PROBES["properties"])
+        if outcome == "accepted":
+            problems.append("a property that it cannot know was accepted; raise InputError naming those it knows")
+        elif outcome:
+            problems.append(f"a property that it cannot know raised {outcome} instead of InputError")
     return problems
+
+
+def _refusal(generator: Generator, condition: Condition) -> str:
+    """How a condition was not refused: "accepted", or the name of an error that is no InputError; "" if it was."""
+    try:
+        generator.generate(1, condition, 7)
+    except InputError:
+        return ""
+    except Exception as error:  # noqa: BLE001  see check_generator
+        return type(error).__name__
+    return "accepted"

@@ -2,21 +2,25 @@
 
 The weight of a decoration is the product of p(new ion | old ion)^(1 / temperature) over its swaps, at the likeliest
 oxidation states that make it charge-neutral. A decoration that none makes neutral keeps the weight of its likeliest
-states times `charged_weight`, unless all its elements are metals, which need no charges. Full and partial patterns
-share the total as `partial_share` says.
+states times `charged_weight`, unless all its elements are metals, which need no charges. Where the condition asks for
+charge neutrality, decorations that are not neutral by the rule of screening are left out, metals or not. Full and
+partial patterns share the total as `partial_share` says.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from math import perm
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from paragenesis.crystals import FloatArray
 from paragenesis.engine.generators.ions import IonTable
+from paragenesis.engine.generators.neutrality import is_neutral
 from paragenesis.engine.generators.patterns import Pattern
 
 _ENUMERATED = 20_000  # spaces up to this size are listed and weighted whole; larger ones are sampled
@@ -42,41 +46,56 @@ class Chemistry:
 
     def count(self, pattern: Pattern) -> int:
         """How many decorations a pattern has."""
-        k, r = len(pattern.counts), len(self.required)
+        free, required, others = self.open(pattern)
+        k, r = len(free), len(required)
         if k < r:
             return 0
         if self.unit:
             return sum(1 for _ in self.choices(pattern))
-        return perm(k, r) * perm(len(self.allowed) - r, k - r)
+        return perm(k, r) * perm(len(others), k - r)
 
     def choices(self, pattern: Pattern) -> Iterator[tuple[int, ...]]:
-        """Every decoration of a pattern: one element a group, no element twice."""
-        k, r = len(pattern.counts), len(self.required)
-        others = [z for z in self.allowed if z not in self.required]
-        for places in permutations(range(k), r):
-            left = [g for g in range(k) if g not in places]
-            for chosen in permutations(others, k - r):
-                elements = dict(zip((*places, *left), (*self.required, *chosen), strict=True))
-                decoration = tuple(elements[g] for g in range(k))
+        """Every decoration of a pattern: one element a group, none on two groups that do not keep theirs."""
+        free, required, others = self.open(pattern)
+        for places in permutations(free, len(required)):
+            left = [g for g in free if g not in places]
+            for chosen in permutations(others, len(left)):
+                elements = dict(pattern.kept) | dict(zip((*places, *left), (*required, *chosen), strict=True))
+                decoration = tuple(elements[g] for g in range(len(elements)))
                 if self._right_composition(pattern, decoration):
                     yield decoration
+
+    def open(self, pattern: Pattern) -> tuple[list[int], list[int], list[int]]:
+        """The groups of a pattern that take any element, the required elements for them, and the other allowed ones."""
+        kept = dict(pattern.kept)
+        free = [g for g in range(len(pattern.counts)) if g not in kept]
+        required = [z for z in self.required if z not in kept.values()]
+        return free, required, [z for z in self.allowed if z not in required]
 
     def _right_composition(self, pattern: Pattern, elements: tuple[int, ...]) -> bool:
         if not self.unit:
             return True
         total = sum(self.unit.values())
-        return all(
-            count * total == self.unit[z] * len(pattern.groups)
-            for z, count in zip(elements, pattern.counts, strict=True)
-        )
+        atoms = _atoms(pattern, elements)
+        return all(atoms[z] * total == count * len(pattern.groups) for z, count in self.unit.items())
 
 
 class Weights:
     """Log weights of decorations."""
 
-    def __init__(self, table: IonTable, charged_weight: float, temperature: float) -> None:
-        """Remember the ions' probabilities and what a charged decoration is worth beside a neutral one."""
+    def __init__(
+        self, table: IonTable, charged_weight: float, temperature: float, charge_neutral: bool = False
+    ) -> None:
+        """Remember the ions' probabilities, and what a charged decoration is worth beside a neutral one.
+
+        Args:
+            table: The ions.
+            charged_weight: Weight of a decoration without charge-neutral states in the table, beside a neutral one.
+            temperature: Flattens the probabilities.
+            charge_neutral: Make no decoration that is not charge-neutral by the rule of screening.
+        """
         self._table = table
+        self._charge_neutral = charge_neutral
         self._temperature = temperature
         self._log_charged = float(np.log(charged_weight)) if charged_weight > 0 else -np.inf
         self._rows: dict[int, tuple[FloatArray, FloatArray]] = {}
@@ -94,6 +113,8 @@ class Weights:
 
     def log_weight(self, pattern: Pattern, elements: tuple[int, ...]) -> float:
         """Log weight of a decoration; minus infinity if it must not be made."""
+        if self._charge_neutral and not _is_neutral(pattern, elements):
+            return -np.inf
         ions, per_element = self.rows(pattern)
         any_charge = float(per_element[range(len(elements)), elements].sum())
         if self._table.metal[list(elements)].all():
@@ -194,19 +215,34 @@ class DecorationSpace:
         """Elements for the groups of a pattern, drawn by their weights^(1 / flat); None if the draw is refused."""
         _, per_element = self._weights.rows(pattern)
         elements = np.zeros(len(per_element), dtype=np.int64)
-        free = list(range(len(per_element)))
-        for z in self._chemistry.required:
+        for group, z in pattern.kept:
+            elements[group] = z
+        free, required, others = self._chemistry.open(pattern)
+        for z in required:
             group = free.pop(_choice(per_element[free, z] / flat, rng))
             elements[group] = z
-        others = np.array([z for z in self._chemistry.allowed if z not in self._chemistry.required], dtype=np.int64)
         for group in free:
             elements[group] = others[_choice(per_element[group, others] / flat, rng)]
         chosen = tuple(elements.tolist())
-        if len(set(chosen)) < len(chosen):
+        kept = dict(pattern.kept)
+        if len({z for g, z in enumerate(chosen) if g not in kept}) < len(chosen) - len(kept):
             return None
         proposed = float(per_element[range(len(chosen)), chosen].sum())
         worth = (self._weights.log_weight(pattern, chosen) - proposed) / flat
         return chosen if np.log1p(-rng.random()) < worth else None
+
+
+def _is_neutral(pattern: Pattern, elements: tuple[int, ...]) -> bool:
+    """Whether a decoration is charge-neutral by the rule of screening."""
+    return is_neutral({chemical_symbols[z]: count for z, count in _atoms(pattern, elements).items()})
+
+
+def _atoms(pattern: Pattern, elements: tuple[int, ...]) -> Counter[int]:
+    """How many atoms of each element a decoration has."""
+    atoms: Counter[int] = Counter()
+    for z, count in zip(elements, pattern.counts, strict=True):
+        atoms[z] += count
+    return atoms
 
 
 def _choice(logs: FloatArray, rng: np.random.Generator) -> int:

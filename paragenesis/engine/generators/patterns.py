@@ -29,12 +29,14 @@ class Pattern:
         swaps: What takes part in each swap: (group, old atomic number, old ion in the table or None), one for each
             old element, and one more for the moved orbit.
         moved: The orbit that left its element's group; None in a full pattern.
+        kept: Groups that keep their element, with its atomic number.
     """
 
     template: Template
     groups: IntArray
     swaps: tuple[tuple[int, int, int | None], ...]
     moved: int | None = None
+    kept: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -79,19 +81,24 @@ class Pattern:
 
 
 def patterns_of(template: Template, table: IonTable) -> Iterator[Pattern]:
-    """The full pattern of a template, then its partial ones, no grouping twice."""
-    numbers, groups = np.unique(template.numbers, return_inverse=True)
-    counts = np.bincount(groups)
-    ions = table.guess_ions(numbers.tolist(), counts.tolist())
-    swaps = tuple((g, int(z), ions[g]) for g, z in enumerate(numbers))
-    full = Pattern(template, groups.astype(np.int64), swaps)
-    seen = {_partition(full.groups)}
+    """The full pattern of a template, then its partial ones, no grouping twice.
+
+    Fixed sites form groups of their own, which keep their elements; an orbit of the others may join them.
+    """
+    elements, atoms = np.unique(template.numbers, return_counts=True)
+    ions = dict(zip(elements.tolist(), table.guess_ions(elements.tolist(), atoms.tolist()), strict=True))
+    fixed = np.isin(np.arange(len(template)), template.fixed)
+    labels, groups, counts = np.unique(template.numbers * 2 + fixed, return_inverse=True, return_counts=True)
+    numbers = (labels // 2).tolist()
+    kept = tuple((g, numbers[g]) for g in range(len(labels)) if labels[g] % 2)
+    full = Pattern(template, groups.astype(np.int64), tuple((g, z, ions[z]) for g, z in enumerate(numbers)), kept=kept)
+    swaps, seen = full.swaps, {_partition(full.groups)}
     yield full
     for orbit in range(int(template.orbits.max()) + 1):
         sites = template.orbits == orbit
         old = int(groups[sites][0])
-        if sites.sum() == counts[old]:
-            continue  # the element's only orbit: nothing would be left of it
+        if sites.sum() == counts[old] or old in dict(kept):
+            continue  # the group's only orbit, of which nothing would be left, or a fixed one
         for target in range(len(numbers) + 1):
             moved = np.where(sites, target, full.groups)
             partition = _partition(moved)

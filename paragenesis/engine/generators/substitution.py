@@ -12,15 +12,18 @@ from ase.data import atomic_numbers
 from pydantic import Field
 
 from paragenesis.crystals import Crystals
-from paragenesis.engine.generators.condition import Condition
-from paragenesis.engine.generators.contract import PARTS, refuse_unhonoured
+from paragenesis.engine.generators.condition import PARTS, Condition
+from paragenesis.engine.generators.contract import refuse_unhonoured
 from paragenesis.engine.generators.decorations import Chemistry, Decoration, DecorationSpace, Weights
 from paragenesis.engine.generators.ions import IonTable, ion_table
 from paragenesis.engine.generators.patterns import Pattern, patterns_of
+from paragenesis.engine.generators.seed_structure import SeedStructure
 from paragenesis.engine.generators.templates import AFLOW, Template, TemplateLibrary
 from paragenesis.engine.generators.volume import at_predicted_volume
 from paragenesis.errors import InputError
 from paragenesis.settings import Settings
+
+_SEEN_ON_CRYSTALS = frozenset({"space_group", "seed_structure"})  # what rattling or a new volume may spoil
 
 
 class SubstitutionSettings(Settings):
@@ -53,14 +56,15 @@ class _Filter:
 
 
 class Substitution:
-    """The generator that puts new elements on the sites of known prototypes; honours every part of a condition.
+    """The generator that puts new elements on the sites of known prototypes; honours every part but properties.
 
-    Pure elements are made only where the condition names a single element. Radioactive elements, noble gases and
-    elements without substitution statistics take part only where the condition names them. Templates and the
-    possibilities of each condition are kept, so that further calls cost only the crystals they return.
+    A condition's seed structure takes the place of the prototypes: its free sites are decorated. Pure elements are made
+    only where the condition names a single element. Radioactive elements, noble gases and elements without substitution
+    statistics take part only where the condition names them. Templates and the possibilities of each condition are
+    kept, so that further calls cost only the crystals they return.
     """
 
-    honours: frozenset[str] = PARTS
+    honours: frozenset[str] = PARTS - {"properties"}
 
     def __init__(self, settings: SubstitutionSettings | None = None, directory: Path = Path()) -> None:
         """Take the settings; templates are read when first needed.
@@ -85,18 +89,16 @@ class Substitution:
             raise InputError(f"{n} crystals were asked for; ask for 0 or more")
         rng = np.random.default_rng(seed)
         space = self.space(condition)
+        checked = condition.parts() & _SEEN_ON_CRYSTALS
         kept: list[Crystals] = []
         for decoration in space.draw(rng) if n else ():
             crystal = self._build(decoration, len(kept), rng)
-            if condition.space_group is None or not condition.violations(crystal)[0]:
+            if not checked or not condition.violations(crystal)[0]:
                 kept.append(crystal)
             if len(kept) == n:
                 break
         if n and not kept:
-            raise InputError(
-                f"every decoration misses space group {condition.space_group} at its predicted volume; ask for "
-                "another space group or more atoms"
-            )
+            raise InputError(_nothing(condition))
         return Crystals.concatenate(kept)
 
     def space(self, condition: Condition) -> DecorationSpace:
@@ -108,12 +110,15 @@ class Substitution:
         if condition not in self._spaces:
             chemistry = _chemistry(condition, self._table)
             patterns = self._fitting(condition, chemistry)
-            weights = Weights(self._table, self.settings.charged_weight, self.settings.temperature)
+            weights = Weights(
+                self._table, self.settings.charged_weight, self.settings.temperature, condition.charge_neutral
+            )
             space = DecorationSpace(patterns, chemistry, weights, self.settings.partial_share)
             if space.distinct == 0:
+                cure = "" if condition.charge_neutral else "raise charged_weight above 0 or "
                 raise InputError(
-                    "no decoration of the templates is charge-neutral under this condition; raise charged_weight "
-                    "above 0 or allow other elements"
+                    f"no decoration of {self._source(condition)} is charge-neutral under this condition; {cure}allow "
+                    "other elements"
                 )
             self._spaces[condition] = space
         return self._spaces[condition]
@@ -127,22 +132,32 @@ class Substitution:
         """Every pattern of every template."""
         return tuple(p for template in self.library.templates for p in patterns_of(template, self._table))
 
+    def _seeded(self, seed: SeedStructure) -> list[Pattern]:
+        """The patterns of a seed structure."""
+        return list(patterns_of(Template.of_seed(seed, self.settings.symprec), self._table))
+
     def _fitting(self, condition: Condition, chemistry: Chemistry) -> list[Pattern]:
         """The patterns that can be decorated as a condition asks."""
-        patterns = list(self._patterns)
+        patterns = list(self._patterns if condition.seed_structure is None else self._seeded(condition.seed_structure))
         for test in self._filters(condition, chemistry):
             left = [p for p in patterns if test.keeps(p)]
             if not left:
                 raise InputError(
-                    f"no candidate: of the {len(patterns)} patterns of {len(self.library.templates)} templates still "
-                    f"in question, none {test.wanted}; {test.cure}"
+                    f"no candidate: of the {len(patterns)} patterns of {self._source(condition)} still in question, "
+                    f"none {test.wanted}; {test.cure}"
                 )
             patterns = left
         return patterns
 
+    def _source(self, condition: Condition) -> str:
+        """Where patterns come from, in words."""
+        seeded = condition.seed_structure is not None
+        return "the seed structure" if seeded else f"{len(self.library.templates)} templates"
+
     def _filters(self, condition: Condition, chemistry: Chemistry) -> Iterator[_Filter]:
         """What a pattern must pass, the cheap tests first."""
         share = self.settings.partial_share
+        more = "fix other sites" if condition.seed_structure is not None else "add templates of your own"
         if condition.prototype is not None:
             named = {t.name for t in self.library.named(condition.prototype)}
             yield _Filter(
@@ -150,7 +165,7 @@ class Substitution:
                 lambda p: p.template.name in named and p.moved is None,
                 "name another prototype",
             )
-        if share in (0.0, 1.0) and condition.prototype is None:
+        if share in (0.0, 1.0) and condition.prototype is None and condition.seed_structure is None:
             kind = "partial" if share else "full"
             yield _Filter(
                 f"is a {kind} substitution", lambda p: (p.moved is not None) == bool(share), "change partial_share"
@@ -169,14 +184,15 @@ class Substitution:
         yield _Filter(
             f"can hold {what}",
             lambda p: chemistry.count(p) > 0,
-            "raise max_atoms, add templates of your own or ask for another composition",
+            f"{more} or ask for another composition",
         )
-        yield _Filter("has a primitive cell of that size", lambda p: p.primitive, "lower min_atoms")
+        if condition.seed_structure is None:  # its cell is kept, whatever translations the decoration leaves
+            yield _Filter("has a primitive cell of that size", lambda p: p.primitive, "lower min_atoms")
         if condition.space_group is not None:
             yield _Filter(
                 f"has space group {condition.space_group}",
                 lambda p: p.space_group == condition.space_group,
-                "ask for another space group or add templates that have it",
+                f"ask for another space group or {more}",
             )
 
     def _build(self, decoration: Decoration, index: int, rng: np.random.Generator) -> Crystals:
@@ -194,6 +210,18 @@ class Substitution:
             )
         )
         return _rattled(crystal, self.settings.rattle, rng) if self.settings.rattle else crystal
+
+
+def _nothing(condition: Condition) -> str:
+    """Why no crystal came of the decorations, in words."""
+    if condition.space_group is not None:
+        return (
+            f"every decoration misses space group {condition.space_group} at its predicted volume; ask for another "
+            "space group or more atoms"
+        )
+    if condition.seed_structure is not None:
+        return "every decoration strays from the seed structure; lower rattle or free more sites"
+    return "no decoration of the templates was found to be charge-neutral under this condition; allow other elements"
 
 
 def _rattled(crystal: Crystals, sigma: float, rng: np.random.Generator) -> Crystals:

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paragenesis.crystals import FloatArray, IntArray
+from paragenesis.engine.generators.seed_structure import SeedStructure
 from paragenesis.errors import InputError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 AFLOW = "aflow"
+_FREE = 200  # added to the atomic numbers of a seed's free sites, so that they differ from fixed ones
 _SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")
 
 
@@ -40,6 +42,7 @@ class Template:
         lattice: Lattice vectors as rows, angstrom, shape `3 x 3`.
         orbits: The symmetry orbit of each site, counted from 0, shape `n`.
         symprec: Tolerance its symmetry was found with, angstrom.
+        fixed: Sites that keep their element.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Template:
     lattice: FloatArray
     orbits: IntArray
     symprec: float
+    fixed: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """How many sites there are."""
@@ -60,6 +64,27 @@ class Template:
         """The template in words: "ABC3_cP5_221_a_c_b (Perovskite, CaTiO3)"."""
         mineral = self.aliases[0] if self.aliases else ""
         return f"{self.name} ({', '.join(part for part in (mineral, self.formula) if part)})"
+
+    @classmethod
+    def of_seed(cls, seed: SeedStructure, symprec: float) -> Template:
+        """A seed structure as a template, its cell as it is.
+
+        Raises:
+            InputError: No symmetry is found in it.
+        """
+        numbers = np.array(seed.numbers, dtype=np.int64)
+        free = np.isin(np.arange(len(seed)), seed.fixed, invert=True)
+        return cls(
+            name="the seed structure",
+            aliases=(),
+            formula=seed.crystal.formulas[0],
+            numbers=numbers,
+            frac=np.array(seed.frac, dtype=np.float64),
+            lattice=np.array(seed.lattice, dtype=np.float64),
+            orbits=_seed_orbits(seed, numbers + _FREE * free, symprec),
+            symprec=symprec,
+            fixed=seed.fixed,
+        )
 
     @property
     def permutations(self) -> IntArray:
@@ -197,6 +222,18 @@ def _read(path: Path) -> list[Structure]:
         return [Structure.from_str(path.read_text(), fmt="poscar")]
     except Exception as error:
         raise InputError(f"the template file {path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _seed_orbits(seed: SeedStructure, kinds: IntArray, symprec: float) -> IntArray:
+    """The symmetry orbit of each site, counted from 0, if sites of different kinds differ; shape `n`."""
+    from moyopy import Cell, MoyoDataset
+
+    cell = Cell([list(v) for v in seed.lattice], [list(f) for f in seed.frac], kinds.tolist())
+    try:
+        orbits = MoyoDataset(cell, symprec=symprec).orbits
+    except ValueError as error:
+        raise InputError(f"no symmetry was found in the seed structure ({error}); check its geometry") from error
+    return np.unique(orbits, return_inverse=True)[1].astype(np.int64)
 
 
 def _reduced(name: str, aliases: tuple[str, ...], structure: Structure, symprec: float) -> Template:

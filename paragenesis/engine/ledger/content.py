@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from paragenesis.engine.ledger.schema import tables, to_numpy
 
-SCIENCE = ("candidates", "predictions", "triage", "selections", "verifications", "verified_structures")
+OF_CANDIDATES = ("candidates", "predictions", "triage", "selections", "verifications", "verified_structures")
+OF_GENERATORS = ("chunks", "yields", "learning")  # their rows belong to a round and a generator, not to a candidate
+SCIENCE = (*OF_CANDIDATES, *OF_GENERATORS)
 _VOLATILE = frozenset({"cost_seconds", "note", "error"})  # may differ between two runs of the same science
 _BITS = 128
 

@@ -14,6 +14,15 @@ def replace_text(path: Path, text: str) -> None:
     aside.replace(path)
 
 
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Put `data` into `path`, whole or not at all, and make it survive a power failure."""
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_bytes(data)
+    sync(aside)
+    aside.replace(path)
+    sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Make a file or a folder's list of names survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)

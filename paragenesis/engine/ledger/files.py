@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass, replace
-from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray
+from paragenesis.engine.cif import to_cif
 from paragenesis.engine.extxyz import write_extxyz
 from paragenesis.engine.ledger.query import LedgerReader
 from paragenesis.errors import InputError, LedgerError
 from paragenesis.objectives.goals import Goal, parse_goal
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 What = Literal["selected", "verified", "pareto"]
 Format = Literal["cif", "extxyz"]
@@ -64,8 +60,6 @@ def export_crystals(
     what: What,
     format: Format,  # noqa: A002  the command line's word
     out: Path | str,
-    *,
-    symprec: float = 0.01,
 ) -> int:
     """Write the selected, the verified, or the Pareto-optimal verified crystals; how many.
 
@@ -74,10 +68,9 @@ def export_crystals(
     Args:
         directory: The campaign's directory.
         what: "selected", "verified" or "pareto" (verified and not dominated).
-        format: "cif" writes one file a crystal into the folder `out`, symmetrised; "extxyz" writes one file `out` with
-            what is known of each crystal beside it.
+        format: "cif" writes one file a crystal into the folder `out`, with its space group and asymmetric unit;
+            "extxyz" writes one file `out` with what is known of each crystal beside it, the space group among it.
         out: Folder or file; its parents are made.
-        symprec: Tolerance of the symmetry in CIF, angstrom.
 
     Raises:
         InputError: `what` or `format` is unknown, no crystal matches, or `out` cannot be written.
@@ -94,7 +87,7 @@ def export_crystals(
         infos = _infos(ledger, crystals) if format == "extxyz" else []
     try:
         if format == "cif":
-            _write_cifs(crystals, Path(out), symprec)
+            _write_cifs(crystals, Path(out))
         else:
             write_extxyz(crystals, Path(out), infos)
     except OSError as error:
@@ -202,31 +195,10 @@ def _hull_name(text: str) -> str:
     return str(hull.get("name", text)) if isinstance(hull, dict) else str(hull)
 
 
-def _write_cifs(crystals: Crystals, folder: Path, symprec: float) -> None:
+def _write_cifs(crystals: Crystals, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for crystal, structure in zip(crystals.ids, crystals.to_structures(), strict=True):
-        (folder / f"{file_name(crystal)}.cif").write_text(_cif(structure, symprec))
-
-
-def _cif(structure: Structure, symprec: float) -> str:
-    """A structure as CIF with its symmetry; in P1, atom by atom, where that would read back as another crystal.
-
-    At the edge of the tolerance, the operations that were found move an atom beside itself instead of onto itself.
-    """
-    from pymatgen.core import Structure
-    from pymatgen.io.cif import CifWriter
-    from pymatgen.symmetry.analyzer import SymmetryUndeterminedError
-
-    try:
-        text = str(CifWriter(structure, symprec=symprec))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the parser, about atoms too close: the very case looked for
-            again = Structure.from_str(text, fmt="cif")
-    except (SymmetryUndeterminedError, ValueError):
-        return str(CifWriter(structure))
-    same_formula = again.composition.reduced_formula == structure.composition.reduced_formula
-    same_volume = isclose(again.volume / len(again), structure.volume / len(structure), rel_tol=0.01)
-    return text if same_formula and same_volume else str(CifWriter(structure))
+    for crystal in crystals:
+        (folder / f"{file_name(crystal.ids[0])}.cif").write_text(to_cif(crystal))
 
 
 def file_name(candidate_id: str) -> str:

@@ -20,16 +20,16 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from paragenesis.engine.ledger.content import SCIENCE, commit_digest, rows_of_rounds
+from paragenesis.engine.ledger.content import OF_CANDIDATES, SCIENCE, commit_digest, rows_of_rounds
 from paragenesis.engine.ledger.database import LEDGER_FILE, connect, first_line
 from paragenesis.engine.ledger.disk import sync
 from paragenesis.engine.ledger.export import export_closed_rounds
 from paragenesis.engine.ledger.query import LedgerReader, check_version, existing
-from paragenesis.engine.ledger.schema import conform, migrate, now
+from paragenesis.engine.ledger.schema import conform, migrate, newest_version, now, schema_version
 from paragenesis.engine.ledger.status import counts, write_status
 from paragenesis.errors import LedgerError
 
-KINDS = ("chunk", "triage", "selection", "verification")
+KINDS = ("plan", "learning", "chunk", "triage", "selection", "verification", "yield")
 _COUNTED = ("generated", "kept", "rejected", "failed", "selected", "verified")
 _SUMMARY = (*_COUNTED, "hits", "hypervolume", "ref_point", "calibration")
 
@@ -104,6 +104,18 @@ class Ledger(LedgerReader):
             connection.close()
             raise
 
+    @classmethod
+    def upgrade(cls, directory: Path | str) -> None:
+        """Bring the tables of a ledger of an older version up to date; any other is left alone.
+
+        Raises:
+            LedgerError: There is none, another process holds it, or it is damaged.
+        """
+        with contextlib.closing(connect(existing(directory), read_only=True)) as connection:
+            older = 0 < schema_version(connection) < newest_version()
+        if older:
+            cls.open(directory).close()
+
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def commit(self, key: str, round: int, kind: str, tables: Mapping[str, pa.Table]) -> bool:  # noqa: A002
@@ -115,7 +127,7 @@ class Ledger(LedgerReader):
         Args:
             key: Names this piece of work; the same work always has the same key.
             round: The open round it belongs to; so must all rows.
-            kind: "chunk", "triage", "selection" or "verification".
+            kind: What sort of work it is, one of `KINDS`.
             tables: Rows by table.
 
         Returns:
@@ -252,7 +264,7 @@ class Ledger(LedgerReader):
         self.connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def _insert(self, name: str, number: int, table: pa.Table) -> None:
-        """Add rows, then check that each refers to a candidate and belongs to the round."""
+        """Add rows, then check that each belongs to the round and refers to a candidate where it should."""
         self.connection.register("batch", table)  # a view of this transaction: a rollback takes it away
         known = "ON CONFLICT DO NOTHING" if name == "levels" else ""
         self.connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM batch {known}")
@@ -265,8 +277,11 @@ class Ledger(LedgerReader):
             )
 
     def _stray_row(self, name: str, number: int) -> tuple[str, int | None] | None:
-        """A candidate of the registered batch that does not exist, or whose row belongs to another round."""
+        """A row of the registered batch that belongs to another round, or to a candidate that does not exist."""
         batch = rows_of_rounds(name).replace(f"FROM {name}", "FROM batch")
+        if name not in OF_CANDIDATES:
+            odd = f"SELECT generator, of_round FROM ({batch}) WHERE of_round IS DISTINCT FROM ? LIMIT 1"
+            return next(iter(self.connection.execute(odd, [number]).fetchall()), None)
         found = self.connection.execute(
             f"SELECT b.candidate_id, CASE WHEN c.candidate_id IS NULL THEN NULL ELSE b.of_round END "
             f"FROM ({batch}) b LEFT JOIN candidates c ON c.candidate_id = b.candidate_id "

@@ -56,12 +56,33 @@ CREATE TABLE verified_structures (
 """
 
 
+_PLANS_YIELDS_LEARNING = """
+CREATE TABLE chunks (
+    round INT, generator TEXT, chunk INT, n INT NOT NULL, aim TEXT, PRIMARY KEY (round, generator, chunk));
+CREATE TABLE yields (
+    round INT, generator TEXT, asked INT NOT NULL, generated INT NOT NULL, kept INT NOT NULL, selected INT NOT NULL,
+    verified INT NOT NULL, hits INT NOT NULL, cost DOUBLE NOT NULL, next_share DOUBLE NOT NULL,
+    PRIMARY KEY (round, generator));
+CREATE TABLE learning (
+    round INT, generator TEXT, outcome TEXT NOT NULL CHECK (outcome IN ('accepted', 'refused', 'failed', 'skipped')),
+    reason TEXT, error TEXT, crystals INT NOT NULL, weights TEXT, sha256 TEXT,
+    asked INT, valid_before INT, valid_after INT, unique_before INT, unique_after INT, novel_before INT,
+    novel_after INT, PRIMARY KEY (round, generator));
+"""
+
+
 def first_tables(connection: Any) -> None:
     """The tables of the first release."""
     connection.execute(_FIRST_TABLES)
 
 
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (first_tables,)  # version = position + 1; never edit, only append
+def plans_yields_learning(connection: Any) -> None:
+    """What each round asks of each generator, what came of it, and what the generators learnt."""
+    connection.execute(_PLANS_YIELDS_LEARNING)
+
+
+# version = position + 1; never edit, only append
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (first_tables, plans_yields_learning)
 
 
 def migrate(connection: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_digest, table_sums
+from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.ledger.export import manifest_problems, manifest_rows
 from paragenesis.engine.ledger.query import LedgerReader
 
@@ -67,6 +68,11 @@ _RULES: list[tuple[str, str]] = [
         "verified at a level of theory that the ledger does not describe",
         "FROM verifications WHERE status = 'verified' AND level_key NOT IN (SELECT level_key FROM levels)",
     ),
+    (
+        "of a chunk that holds more crystals than it was asked for",
+        "FROM (SELECT min(candidate_id) AS candidate_id FROM candidates c JOIN chunks USING (round, generator, chunk) "
+        "GROUP BY round, generator, chunk, n HAVING count(*) > n)",
+    ),
     ("of a round that was never opened", "FROM candidates WHERE round NOT IN (SELECT round FROM rounds)"),
     *(
         (f"in '{table}', but is no candidate", f"FROM {table} ANTI JOIN candidates USING (candidate_id)")
@@ -103,6 +109,7 @@ def verify_ledger(directory: Path | str) -> list[str]:
             *_round_counts(ledger.connection),
             *(problem for number in closed for problem in manifest_problems(ledger.directory, number)),
             *_commits_against_tables(ledger),
+            *_weights(ledger),
         ]
 
 
@@ -160,6 +167,16 @@ def _commits_against_tables(ledger: LedgerReader) -> Iterator[str]:
                 yield f"a value of round {number} in '{table}' was changed after it was committed"
             if (files := exported.get(number)) is not None and files.get(table) != have.rows:
                 yield f"round {number} exported {files.get(table)} rows of '{table}', but {have.rows} are there"
+
+
+def _weights(ledger: LedgerReader) -> Iterator[str]:
+    """Files of weights that are not as they were learnt."""
+    sql = "SELECT round, generator, weights, sha256 FROM learning WHERE outcome = 'accepted' ORDER BY ALL"
+    for number, generator, name, sha256 in ledger.connection.execute(sql).fetchall():
+        path = ledger.directory / name
+        if not path.is_file() or sha256_of(path) != sha256:
+            what = "were changed" if path.is_file() else "are absent"
+            yield f"the weights {path}, which '{generator}' learnt for round {number}, {what}"
 
 
 def _promised(connection: Any) -> tuple[dict[tuple[int, str], RowSum], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +11,6 @@ import numpy as np
 from paragenesis.crystals import BoolArray, Crystals, FloatArray, Relaxed
 from paragenesis.engine.level import Level
 from paragenesis.errors import InputError
-from paragenesis.objectives.contract import Objective
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,42 +51,6 @@ class Verified:
         answer = np.ones(len(self.crystals), dtype=np.bool_)
         answer[list(self.errors)] = False
         return answer
-
-    def objective_values(self, objectives: Sequence[Objective]) -> FloatArray:
-        """The verified values of each objective, shape `n x n_objectives`; NaN where there is none.
-
-        A table's value is preferred; else the objective estimates it from what the oracle computed, or, if the oracle
-        only looks values up, from the crystals alone (density, cost).
-
-        Raises:
-            InputError: The oracle can say nothing of an objective, for any crystal.
-        """
-        answer = np.full((len(self.crystals), len(objectives)), np.nan)
-        good = np.flatnonzero(self.ok)
-        if good.size == 0:
-            return answer
-        judged = unjudged(self.crystals[good]) if self.relaxed is None else self.relaxed[good]
-        for j, wanted in enumerate(objectives):
-            if wanted.name in self.values:
-                answer[good, j] = self.values[wanted.name][good]
-                continue
-            answer[good, j] = wanted.estimate(judged).mean
-            if self.relaxed is None and np.isnan(answer[good, j]).all():
-                known = ", ".join(self.values) or "none"
-                raise InputError(
-                    f"the oracle's table says nothing of the objective '{wanted.name}' (its columns: {known}); "
-                    "add the column or drop the objective"
-                )
-        return answer
-
-    def failures(self, objectives: Sequence[Objective]) -> dict[int, str]:
-        """Why crystals do not count as verified, by index: the oracle's errors, and objectives without a value."""
-        missing = np.isnan(self.objective_values(objectives))
-        found = dict(self.errors)
-        for i in np.flatnonzero(missing.any(1) & self.ok):
-            names = ", ".join(o.name for o, lacks in zip(objectives, missing[i], strict=True) if lacks)
-            found[int(i)] = f"the oracle gave no value of {names}"
-        return found
 
 
 @runtime_checkable

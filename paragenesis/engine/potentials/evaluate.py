@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SMALLEST_HEIGHT = 0.5  # angstrom; flatter cells have so many neighbours that their list would fill the memory
 SMALLEST_VOLUME = 0.5  # A^3 per atom
+LAST_ELEMENT = 118
 CPU_ATOMS, GPU_ATOMS = 128, 4096  # a batch: enough to hide the cost of a call
 
 
@@ -60,9 +62,14 @@ class Batch:
         """The crystal each atom belongs to, shape `N`."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.counts.device), self.counts)
 
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where each crystal's atoms begin and the last one's end, `n + 1` of them."""
+        return list(accumulate(self.counts.tolist(), initial=0))
+
     def part(self, first: int, last: int) -> Batch:
         """Crystals `first` to `last - 1`."""
-        begin, end = int(self.counts[:first].sum()), int(self.counts[:last].sum())
+        begin, end = self.offsets[first], self.offsets[last]
         return Batch(
             numbers=self.numbers[begin:end],
             positions=self.positions[begin:end],
@@ -135,7 +142,7 @@ def default_atoms(device: torch.device) -> int:
 
 def _evaluate_part(potential: Potential, batch: Batch, first: int, last: int, out: Evaluation) -> None:
     """Evaluate crystals `first` to `last - 1` into `out`."""
-    part = batch.part(first, last)
+    part = batch if last - first == len(batch) else batch.part(first, last)
     try:
         result = potential.model(part.state(potential.model.dtype))
     except Exception as error:  # noqa: BLE001 - a model may raise anything for one bad crystal
@@ -146,7 +153,7 @@ def _evaluate_part(potential: Potential, batch: Batch, first: int, last: int, ou
         _evaluate_part(potential, batch, first, middle, out)
         _evaluate_part(potential, batch, middle, last, out)
         return
-    atoms = slice(int(batch.counts[:first].sum()), int(batch.counts[:last].sum()))
+    atoms = slice(batch.offsets[first], batch.offsets[last])
     finite = _finite(result, part)
     for index in torch.nonzero(~finite).flatten().tolist():
         out.errors[first + index] = "the potential gave a number that is not finite"
@@ -160,9 +167,8 @@ def _evaluate_part(potential: Potential, batch: Batch, first: int, last: int, ou
 
 def _finite(result: dict[str, Tensor], part: Batch) -> Tensor:
     """Whether a crystal's energy, forces and stress are all finite, shape `n`."""
-    bad_atoms = (~torch.isfinite(result["forces"]).all(dim=1)).to(torch.int64)
-    bad = torch.zeros_like(part.counts).index_add_(0, part.owner, bad_atoms)
-    return (bad == 0) & torch.isfinite(result["energy"]) & torch.isfinite(result["stress"]).flatten(1).all(dim=1)
+    bad = _any_atom(part, ~torch.isfinite(result["forces"]).all(dim=1))
+    return ~bad & torch.isfinite(result["energy"]) & torch.isfinite(result["stress"]).flatten(1).all(dim=1)
 
 
 def _runs(n: int, without: set[int]) -> Iterator[tuple[int, int]]:
@@ -176,8 +182,24 @@ def _runs(n: int, without: set[int]) -> Iterator[tuple[int, int]]:
 
 def _unusable(potential: Potential, batch: Batch) -> dict[int, str]:
     """Crystals that no potential may be asked about: they could hang it instead of raising."""
-    bad_atoms = (~torch.isfinite(batch.positions).all(dim=1)).to(torch.int64)
-    broken = torch.zeros_like(batch.counts).index_add_(0, batch.owner, bad_atoms) > 0
+    broken, flat = _impossible_cells(batch)
+    known = _known(potential.elements, batch.numbers.device)
+    strange = _any_atom(batch, ~known[batch.numbers.clamp(0, len(known) - 1)])
+    errors = {}
+    for index in (broken | flat | strange).nonzero().flatten().tolist():  # as a rule there are none
+        if broken[index]:
+            errors[index] = "a coordinate or lattice vector is not finite"
+        elif flat[index]:
+            errors[index] = "the cell is flat or far too small"
+        else:
+            unknown = potential.unknown_elements(batch.part(index, index + 1).numbers.tolist())
+            errors[index] = f"{potential.name} does not know atomic number(s) {unknown}"
+    return errors
+
+
+def _impossible_cells(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Crystals with numbers that are not finite, and crystals whose cell is flat or far too small, shape `n` both."""
+    broken = _any_atom(batch, ~torch.isfinite(batch.positions).all(dim=1))
     broken |= ~torch.isfinite(batch.cells).flatten(1).all(dim=1)
     cells = torch.where(
         broken[:, None, None], torch.eye(3, dtype=batch.cells.dtype, device=batch.cells.device), batch.cells
@@ -186,12 +208,17 @@ def _unusable(potential: Potential, batch: Batch) -> dict[int, str]:
     a, b, c = cells.unbind(1)
     faces = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=1)
     heights = volume[:, None] / faces.norm(dim=2).clamp_min(1e-30)
-    flat = (heights.min(dim=1).values < SMALLEST_HEIGHT) | (volume < SMALLEST_VOLUME * batch.counts)
-    errors = dict.fromkeys(torch.nonzero(flat).flatten().tolist(), "the cell is flat or far too small")
-    errors |= dict.fromkeys(torch.nonzero(broken).flatten().tolist(), "a coordinate or lattice vector is not finite")
-    if potential.elements:
-        numbers = torch.split(batch.numbers, batch.counts.tolist())
-        for index, unknown in enumerate(potential.unknown_elements(own.tolist()) for own in numbers):
-            if unknown:
-                errors.setdefault(index, f"{potential.name} does not know atomic number(s) {unknown}")
-    return errors
+    return broken, (heights.amin(dim=1) < SMALLEST_HEIGHT) | (volume < SMALLEST_VOLUME * batch.counts)
+
+
+def _any_atom(batch: Batch, atoms: Tensor) -> Tensor:
+    """Whether something holds for any atom of a crystal, shape `n`."""
+    return torch.zeros_like(batch.counts).index_add_(0, batch.owner, atoms.to(torch.int64)) > 0
+
+
+@lru_cache(maxsize=16)
+def _known(elements: frozenset[int], device: torch.device) -> Tensor:
+    """Whether an element is known, by atomic number; all are if none is named; the last row is for what is none."""
+    known = torch.full((LAST_ELEMENT + 2,), not elements)
+    known[[z for z in elements if 0 < z <= LAST_ELEMENT]] = True
+    return known.to(device)

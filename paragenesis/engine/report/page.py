@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from paragenesis.engine.report import figures_models, figures_progress, panels, wording
 from paragenesis.engine.report.data import Campaign, read_campaign
+from paragenesis.engine.report.generators import read_gave, read_taught
 from paragenesis.engine.report.panels import Panel
 from paragenesis.engine.report.selected import Geometry, Selected, comparisons, read_geometries, read_selected
 from paragenesis.engine.report.source import Readable, opened, parsed
@@ -92,6 +93,8 @@ def render(source: Readable) -> str:
         n_selected=len(selected),
         geometries=geometries,
         viewer=_viewer(shown, geometries),
+        gave=read_gave(source),
+        taught=read_taught(source),
         triage_words=_TRIAGE_WORDS,
         facts=wording.facts(source, campaign),
         members=[wording.source_of_energies(m) for m in campaign.members],

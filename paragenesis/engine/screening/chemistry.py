@@ -13,7 +13,7 @@ passes. So do the elements.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -29,7 +29,7 @@ _INTERMETALLIC_METALLOIDS = frozenset({"B", "Si"})
 
 
 @lru_cache(maxsize=1)
-def _oxidation_states() -> Mapping[str, tuple[int, ...]]:
+def oxidation_states() -> Mapping[str, tuple[int, ...]]:
     """Oxidation states seen at least three times in the ICSD, by symbol (SMACT's default table)."""
     from smact.utils.oxidation import ICSD24OxStatesFilter
 
@@ -48,7 +48,7 @@ def _metals() -> frozenset[str]:
 
 
 @lru_cache(maxsize=200)
-def _electronegativity(symbol: str) -> float | None:
+def electronegativity(symbol: str) -> float | None:
     """Pauling's electronegativity, or None where there is none."""
     import smact
 
@@ -58,6 +58,14 @@ def _electronegativity(symbol: str) -> float | None:
     return None if value is None else float(value)
 
 
+@lru_cache(maxsize=200)
+def is_mixed_valent(symbol: str) -> bool:
+    """Whether atoms of the element may have different oxidation states in one crystal."""
+    from smact.screening import MIXED_VALENCE_ELEMENTS
+
+    return symbol in MIXED_VALENCE_ELEMENTS
+
+
 @lru_cache(maxsize=100_000)
 def chemistry_reason(composition: ReducedComposition) -> str:
     """Why a composition is chemically implausible, or "".
@@ -65,17 +73,27 @@ def chemistry_reason(composition: ReducedComposition) -> str:
     Args:
         composition: Symbols and numbers of atoms in the reduced formula, each symbol once.
     """
+    return "" if _is_intermetallic([symbol for symbol, _ in composition]) else charge_reason(composition)
+
+
+@lru_cache(maxsize=100_000)
+def charge_reason(composition: ReducedComposition) -> str:
+    """Why a composition is no charge-neutral compound, or ""; intermetallics are held to it, the elements are not.
+
+    Args:
+        composition: Symbols and numbers of atoms in the reduced formula, each symbol once.
+    """
     symbols = [symbol for symbol, _ in composition]
-    if len(symbols) == 1 or _is_intermetallic(symbols):
+    if len(symbols) == 1:
         return ""
-    unknown = [s for s in symbols if not _oxidation_states().get(s)]
+    unknown = [s for s in symbols if not oxidation_states().get(s)]
     if unknown:
         return f"charge: no oxidation states are known of {', '.join(unknown)}"
     closest = _closest_charge(composition)
     if closest:
         formula = _readable(composition)
         return f"charge: no combination of oxidation states makes {formula} neutral (the closest leaves {closest:+d})"
-    missing = [s for s in symbols if _electronegativity(s) is None]
+    missing = [s for s in symbols if electronegativity(s) is None]
     if missing:
         return f"electronegativity: none is known of {', '.join(missing)}"
     if not _balanced(composition):
@@ -94,36 +112,34 @@ def _is_intermetallic(symbols: list[str]) -> bool:
 
 def _closest_charge(composition: ReducedComposition) -> int:
     """The total charge of smallest magnitude that the known oxidation states allow."""
-    lowest = [min(_oxidation_states()[symbol]) for symbol, _ in composition]
+    lowest = [min(oxidation_states()[symbol]) for symbol, _ in composition]
     shift = -sum(count * low for (_, count), low in zip(composition, lowest, strict=True))
     bits = 1
     for (symbol, count), low in zip(composition, lowest, strict=True):
-        bits = _add(bits, symbol, count, [state - low for state in _oxidation_states()[symbol]])
+        bits = add_ions(bits, symbol, count, [state - low for state in oxidation_states()[symbol]])
     totals = (total - shift for total in range(bits.bit_length()) if bits >> total & 1)
     return min(totals, key=lambda total: (abs(total), total))
 
 
 def _balanced(composition: ReducedComposition) -> bool:
     """True if a neutral combination exists whose cations are all less electronegative than its anions."""
-    states = _oxidation_states()
-    scale = {symbol: _electronegativity(symbol) or 0.0 for symbol, _ in composition}
+    states = oxidation_states()
+    scale = {symbol: electronegativity(symbol) or 0.0 for symbol, _ in composition}
     for border in sorted(set(scale.values()))[1:]:
         cations, anions = 1, 1
         for symbol, count in composition:
             if scale[symbol] < border:
-                cations = _add(cations, symbol, count, [s for s in states[symbol] if s > 0])
+                cations = add_ions(cations, symbol, count, [s for s in states[symbol] if s > 0])
             else:
-                anions = _add(anions, symbol, count, [-s for s in states[symbol] if s < 0])
+                anions = add_ions(anions, symbol, count, [-s for s in states[symbol] if s < 0])
         if cations & anions:
             return True
     return False
 
 
-def _add(bits: int, symbol: str, count: int, charges: list[int]) -> int:
+def add_ions(bits: int, symbol: str, count: int, charges: Iterable[int]) -> int:
     """The reachable totals (bit k set: k is reachable) once `count` atoms with one of `charges` >= 0 are added."""
-    from smact.screening import MIXED_VALENCE_ELEMENTS
-
-    steps, factor = (count, 1) if symbol in MIXED_VALENCE_ELEMENTS else (1, count)
+    steps, factor = (count, 1) if is_mixed_valent(symbol) else (1, count)
     for _ in range(steps):
         total = 0
         for charge in charges:
@@ -134,7 +150,7 @@ def _add(bits: int, symbol: str, count: int, charges: list[int]) -> int:
 
 def _readable(composition: ReducedComposition) -> str:
     """A reduced composition as chemists write it, the most electronegative element last."""
-    return formula_text(tuple(sorted(composition, key=lambda item: _electronegativity(item[0]) or 0.0)))
+    return formula_text(tuple(sorted(composition, key=lambda item: electronegativity(item[0]) or 0.0)))
 
 
 def reduced_composition(amounts: Mapping[int, int]) -> ReducedComposition:

@@ -22,7 +22,7 @@ STAGE = "screen"
 class Obeyed(Protocol):
     """What screening needs of a condition."""
 
-    def violations(self, crystals: Crystals, symprec: float) -> list[str]:
+    def violations(self, crystals: Crystals, symprec: float, *, relaxed: bool) -> list[str]:
         """How each crystal breaks the condition, or ""."""
         ...
 
@@ -54,7 +54,7 @@ class Screen:
         self.settings = settings
         self.reference: Reference | None = load_reference(settings) if settings.novelty else None
 
-    def screen(self, crystals: Crystals, condition: Obeyed, seen: Seen) -> Screening:
+    def screen(self, crystals: Crystals, condition: Obeyed, seen: Seen, *, relaxed: bool = False) -> Screening:
         """Judge crystals in order: valid, obeying the condition, symmetric data found, not a duplicate, novel.
 
         A later copy inside the batch is a duplicate of the first kept one. `seen` is only read: whoever keeps the
@@ -64,11 +64,12 @@ class Screen:
             crystals: The batch, `n` crystals.
             condition: What the crystals were asked to be.
             seen: Crystals of earlier batches.
+            relaxed: They were relaxed, so that their geometry is no longer the one they were made with.
         """
         verdicts = [KEPT] * len(crystals)
         alive = _reject(verdicts, np.arange(len(crystals)), invalid_reasons(crystals, self.settings))
         if alive.size:
-            broken = condition.violations(crystals[alive], self.settings.symprec)
+            broken = condition.violations(crystals[alive], self.settings.symprec, relaxed=relaxed)
             alive = _reject(verdicts, alive, [reason and f"condition: {reason}" for reason in broken])
         keys, groups = [""] * len(crystals), np.zeros(len(crystals), dtype=np.int64)
         found = fingerprints(crystals[alive], self.settings.symprec)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from paragenesis.crystals import Crystals
-from paragenesis.engine.generators.condition import Condition
-from paragenesis.engine.generators.contract import Generator, check_generator, refuse_unhonoured
+from paragenesis.crystals import Crystals, FloatArray
+from paragenesis.engine.generators.condition import PARTS, Condition, PropertyRange
+from paragenesis.engine.generators.contract import (
+    _PROBES,
+    Generator,
+    LearningGenerator,
+    check_generator,
+    refuse_unhonoured,
+)
 from paragenesis.errors import InputError
 
 CONDITION = Condition(chemical_system="Mg-O")
@@ -68,6 +76,40 @@ class Nameless(Salt):
         return replace(made, ids=tuple(f"mine-{i}" for i in made.ids), origins=("",) * n)
 
 
+class Wishful(Salt):
+    """Claims to aim at properties, whatever their names."""
+
+    honours: frozenset[str] = frozenset({"chemical_system", "properties"})
+
+    def generate(self, n: int, condition: Condition, seed: int) -> Crystals:
+        refuse_unhonoured("salt", self.honours, condition)
+        return self.make(n, np.random.default_rng(seed))
+
+
+class Informed(Wishful):
+    """Knows one property."""
+
+    def generate(self, n: int, condition: Condition, seed: int) -> Crystals:
+        if any(wish.property != "band_gap" for wish in condition.properties):
+            raise InputError("only band_gap is known; drop the other property")
+        return super().generate(n, condition, seed)
+
+
+class Careless(Wishful):
+    def generate(self, n: int, condition: Condition, seed: int) -> Crystals:
+        for wish in condition.properties:
+            {"band_gap": 0}[wish.property]
+        return super().generate(n, condition, seed)
+
+
+class Learner(Salt):
+    def learn(self, crystals: Crystals, labels: Mapping[str, FloatArray], *, out: Path, seed: int) -> Path:
+        return out
+
+    def with_weights(self, weights: Path) -> Generator:
+        return self
+
+
 class NotFinite(Salt):
     def make(self, n: int, rng: np.random.Generator) -> Crystals:
         made = super().make(n, rng)
@@ -98,11 +140,35 @@ def test_a_good_generator_passes() -> None:
         (NotFinite(), "not finite"),
         (Silent(), "returned no crystal"),
         (Salt(frozenset({"chemical_system", "colour"})), "honours names colour"),
+        (Obliging(), "charge_neutral is not honoured, yet"),
+        (Obliging(), "seed_structure is not honoured, yet"),
+        (Obliging(), "properties is not honoured, yet"),
+        (Wishful(Wishful.honours), "a property that it cannot know was accepted; raise InputError"),
+        (Careless(Wishful.honours), "a property that it cannot know raised KeyError instead of InputError"),
+        (Salt(frozenset({"chemical_system", "guidance"})), "honours names guidance"),
         (Salt(["chemical_system"]), "no frozenset"),  # type: ignore[arg-type]
     ],
 )
 def test_a_bad_generator_is_found_out(generator: Salt, words: str) -> None:
     assert any(words in problem for problem in check_generator(generator, CONDITION))
+
+
+def test_a_generator_that_knows_its_properties_passes() -> None:
+    generator = Informed(Wishful.honours)
+    wish = PropertyRange(property="band_gap", low=1.0)
+    assert check_generator(generator, Condition(chemical_system="Mg-O", properties=(wish,), guidance=1.0)) == []
+
+
+def test_every_part_has_a_probe_that_json_brings_back() -> None:
+    assert set(_PROBES) == PARTS
+    for part, condition in _PROBES.items():
+        assert condition.parts() == {part}
+        assert Condition.model_validate_json(condition.model_dump_json()) == condition
+
+
+def test_a_generator_that_learns_is_told_by_its_methods() -> None:
+    assert isinstance(Learner(), LearningGenerator)
+    assert not isinstance(Salt(), LearningGenerator)
 
 
 def test_unhonoured_parts_are_refused_by_name() -> None:

@@ -12,13 +12,25 @@ from ase.data import atomic_numbers
 from pymatgen.core import Lattice, Structure
 
 from paragenesis.crystals import Crystals
-from paragenesis.engine.generators import Condition, Substitution, SubstitutionSettings, check_generator
+from paragenesis.engine.generators import (
+    Condition,
+    SeedStructure,
+    Substitution,
+    SubstitutionSettings,
+    check_generator,
+)
 from paragenesis.engine.generators.ions import ion_table
 from paragenesis.engine.generators.patterns import patterns_of
 from paragenesis.engine.generators.volume import predict_volumes
 from paragenesis.errors import InputError
 
 TERNARY = Condition(chemical_system="Ca-Ti-O")
+PEROVSKITE = SeedStructure(
+    numbers=(20, 22, 8, 8, 8),
+    frac=((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (0.5, 0.0, 0.5), (0.5, 0.5, 0.0)),
+    lattice=((3.9, 0.0, 0.0), (0.0, 3.9, 0.0), (0.0, 0.0, 3.9)),
+    fixed=(2, 3, 4),
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +53,10 @@ def generator() -> Substitution:
         Condition(chemical_system="K-Mg-F", prototype="perovskite"),
         Condition(chemical_system="Si"),
         Condition(chemical_system="Li-Fe-P-O", min_atoms=7, max_atoms=16),
+        Condition(charge_neutral=True),
+        Condition(charge_neutral=True, chemical_system="Cu-Fe-S"),
+        Condition(seed_structure=PEROVSKITE, guidance=1.0),
+        Condition(seed_structure=PEROVSKITE, charge_neutral=True, space_group=221, required_elements=("Ba",)),
     ],
     ids=str,
 )
@@ -174,7 +190,7 @@ def test_more_than_exist_gives_all_that_exist(generator: Substitution) -> None:
     ("condition", "words"),
     [
         (Condition(chemical_system="Li-Na-K-Mg-Ca-Sr-Ba-O", max_atoms=12), "can hold 8 elements"),
-        (Condition(composition="CaTiO3", max_atoms=5, space_group=225), "has space group 225"),
+        (Condition(composition="CaTiO3", max_atoms=5, space_group=160), "has space group 160"),
         (Condition(composition="Ca17O3"), "can hold the composition Ca17O3"),
         (Condition(prototype="peroskite"), "did you mean"),
         (Condition(prototype="spinel", max_atoms=10), "has 1 to 10 atoms"),
@@ -190,6 +206,54 @@ def test_nothing_neutral_says_so() -> None:
     strict = Substitution(SubstitutionSettings(charged_weight=0.0))
     with pytest.raises(InputError, match="charge-neutral"):
         strict.generate(4, Condition(composition="NaCl3"), 0)
+
+
+def test_charged_decorations_are_left_out_where_neutrality_is_demanded(generator: Substitution) -> None:
+    system = {"chemical_system": "Cu-Fe-S", "max_atoms": 10}
+    free, neutral = (
+        generator.space(Condition(**system, charge_neutral=demanded)).distinct for demanded in (False, True)
+    )
+    assert neutral is not None
+    assert free is not None
+    assert 0 < neutral < free
+    alloys = generator.generate(200, Condition(chemical_system="Cu-Zn"), 0)
+    with pytest.raises(InputError, match="charge"):
+        Condition.parse({"chemical_system": "Cu-Zn", "charge_neutral": True})
+    assert len(alloys) > 10
+
+
+def test_a_seed_structure_takes_the_place_of_the_prototypes(generator: Substitution) -> None:
+    condition = Condition(seed_structure=PEROVSKITE, allowed_elements=("Ba", "Sr", "Ti", "Zr", "O"))
+    crystals = generator.generate(100, condition, 0)
+    assert len(crystals) == 20  # two of five elements on two sites that no symmetry exchanges
+    assert set(condition.violations(crystals)) == {""}
+    assert all(origin.startswith("substitution in the seed structure (CaTiO3): ") for origin in crystals.origins)
+    alone = Condition(seed_structure=PEROVSKITE.model_copy(update={"fixed": (0, 1, 2, 3, 4)}))
+    assert generator.generate(5, alone, 0).formulas == ("CaTiO3",)
+
+
+def test_an_orbit_of_the_seed_may_take_the_element_of_fixed_sites() -> None:
+    """In a doubled cell with one free metal site, that takes what else is allowed, fixed elements included."""
+    doubled = SeedStructure(
+        numbers=(38, 38, 22, 22, 8, 8, 8, 8, 8, 8),
+        frac=tuple(
+            (x, y, (z + k) / 2)
+            for x, y, z in ((0, 0, 0), (0.5, 0.5, 0.5), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0))
+            for k in (0, 1)
+        ),
+        lattice=((3.9, 0.0, 0.0), (0.0, 3.9, 0.0), (0.0, 0.0, 7.8)),
+        fixed=(0, 1, 2, 4, 5, 6, 7, 8, 9),
+    )
+    condition = Condition(seed_structure=doubled, allowed_elements=("Sr", "Ti", "O"))
+    crystals = Substitution().generate(100, condition, 0)
+    assert set(condition.violations(crystals)) == {""}
+    assert sorted(crystals.formulas) == ["Sr2TiO7", "Sr3TiO6", "SrTiO3"]
+
+
+def test_rattling_away_from_the_seed_structure_says_so() -> None:
+    shaken = Substitution(SubstitutionSettings(rattle=0.5))
+    with pytest.raises(InputError, match="strays from the seed structure; lower rattle"):
+        shaken.generate(2, Condition(seed_structure=PEROVSKITE, allowed_elements=("Ba", "Ti", "O")), 0)
 
 
 def test_own_structures_as_templates(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def test_extxyz_carries_what_is_known_of_each_crystal(filled, tmp_path):
     assert first.info["id"] == "r1-c0-0"
     assert first.info["round"] == 1
     assert first.info["hull"] == "a test hull"
+    assert first.info["space_group"] == 225
     assert first.info["hardness_mean"] == 1.5  # the posterior, not the ensemble
     assert first.info["hardness_std"] == 0.3
     assert first.info["cost_mean"] == 1.0  # no posterior: the ensemble

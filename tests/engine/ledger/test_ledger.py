@@ -279,18 +279,16 @@ def break_down(connection):
 
 
 def test_an_older_ledger_is_brought_up_to_date_whole_or_not_at_all(filled, monkeypatch):
-    first = schema.MIGRATIONS
+    first, newest = schema.MIGRATIONS, schema.newest_version()
     monkeypatch.setattr(schema, "MIGRATIONS", (*first, break_down))
     with pytest.raises(RuntimeError, match="power failure"):
         Ledger.open(filled)
     monkeypatch.setattr(schema, "MIGRATIONS", (*first, add_a_column))
-    with pytest.raises(LedgerError, match="has version 1, but 2 is needed"):
+    with pytest.raises(LedgerError, match=f"has version {newest}, but {newest + 1} is needed"):
         verify_ledger(filled)
     with Ledger.open(filled) as ledger:
-        assert ledger.query("SELECT version, name FROM migrations ORDER BY version").to_pylist() == [
-            {"version": 1, "name": "first_tables"},
-            {"version": 2, "name": "add_a_column"},
-        ]
+        applied = ledger.query("SELECT name FROM migrations ORDER BY version").column("name").to_pylist()
+        assert applied == [change.__name__ for change in (*first, add_a_column)]
         assert ledger.query("SELECT severity FROM triage").column("severity").null_count == 2
 
 

@@ -54,6 +54,15 @@ def test_a_sound_ledger_has_no_problems_open_round_or_not(filled, make_chunk):
             "UPDATE verifications SET candidate_id = 'ghost' WHERE status = 'failed' AND round = 1",
             "'ghost' is in 'verifications'",
         ),
+        (
+            "INSERT INTO chunks VALUES (1, 'substitution', 0, 4, NULL)",
+            "'r1-c0-0' is of a chunk that holds more crystals than it was asked for",
+        ),
+        (
+            "INSERT INTO learning (round, generator, outcome, crystals, weights, sha256) "
+            "VALUES (2, 'flow', 'accepted', 9, 'weights/none.safetensors', 'ab')",
+            "none.safetensors, which 'flow' learnt for round 2, are absent",
+        ),
         ("UPDATE candidates SET round = 9 WHERE candidate_id = 'r1-c1-3'", "a round that was never opened"),
         ("DELETE FROM candidates WHERE candidate_id = 'r1-c1-3'", "closed with 10 generated, but the tables have 9"),
         ("UPDATE rounds SET kept = 7 WHERE round = 1", "10 generated, but 7 kept + 2 rejected + 2 failed"),

@@ -1,4 +1,4 @@
-"""`Verified` and `check_oracle`: values, refusals, and every fault an oracle's author can be told of."""
+"""`Verified` and `check_oracle`: refusals, and every fault an oracle's author can be told of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paragenesis.crystals import Crystals, Relaxed
 from paragenesis.engine.level import Level
 from paragenesis.engine.oracles import Verified, check_oracle
 from paragenesis.errors import InputError
-from paragenesis.objectives import BulkModulus, Density, EnergyAboveHull, MagneticMomentDensity, sample_relaxed
+from paragenesis.objectives import sample_relaxed
 
 LEVEL = Level(engine="made-up", version="1", functional="none")
 
@@ -43,43 +43,6 @@ class Planted:
     def verify(self, crystals: Crystals) -> Any:
         self.calls += 1
         return self.reply(crystals, self.calls)
-
-
-def test_a_tables_value_goes_before_an_objectives_estimate() -> None:
-    relaxed = single(sample_relaxed())
-    n = len(relaxed)
-    verified = answer(relaxed.crystals, relaxed=relaxed, errors={1: "it melted"})
-    values = verified.objective_values([EnergyAboveHull(), Density(), BulkModulus()])
-    kept = [0, 2, 3, 4, 5]
-    assert values.shape == (n, 3)
-    assert np.isnan(values[1]).all()
-    np.testing.assert_array_equal(values[kept, 0], np.arange(float(n))[kept])
-    np.testing.assert_allclose(values[kept, 1], relaxed.crystals.densities[kept])
-    np.testing.assert_allclose(values[kept, 2], BulkModulus().estimate(relaxed).mean[kept])
-
-
-def test_a_table_alone_still_knows_what_follows_from_the_crystals() -> None:
-    crystals = sample_relaxed().crystals
-    values = answer(crystals).objective_values([EnergyAboveHull(), Density()])
-    np.testing.assert_allclose(values[:, 1], crystals.densities)
-    with pytest.raises(InputError, match=r"says nothing of the objective 'bulk_modulus' .*energy_above_hull"):
-        answer(crystals).objective_values([BulkModulus()])
-
-
-def test_failures_are_the_errors_and_the_objectives_without_a_value() -> None:
-    relaxed = single(sample_relaxed())
-    moments = relaxed.magnetic_moments.copy()
-    moments[0, 3] = np.nan
-    relaxed = replace(relaxed, magnetic_moments=moments)
-    verified = answer(relaxed.crystals, relaxed=relaxed, errors={1: "it melted"})
-    found = verified.failures([Density(), MagneticMomentDensity()])
-    assert found == {1: "it melted", 3: "the oracle gave no value of magnetic_moment_density"}
-
-
-def test_all_failed_is_an_answer_too() -> None:
-    crystals = sample_relaxed().crystals[:2]
-    verified = answer(crystals, values={}, errors={0: "no", 1: "no"})
-    assert np.isnan(verified.objective_values([Density(), BulkModulus()])).all()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,18 @@ from paragenesis.engine.report.selected import comparisons, read_selected
 from paragenesis.errors import InputError, LedgerError
 
 Build = Callable[..., Path]
-SECTIONS = ("funnel", "pareto", "rounds", "hull", "agreement", "verified", "crystals", "triage", "provenance")
+SECTIONS = (
+    "funnel",
+    "pareto",
+    "rounds",
+    "hull",
+    "agreement",
+    "verified",
+    "crystals",
+    "generators",
+    "triage",
+    "provenance",
+)
 ATTACK = "</script><script>document.body.dataset.pwned=1</script><img src=x onerror=alert(1)>"
 
 

@@ -23,14 +23,14 @@ NO_REFERENCE = ScreeningSettings(novelty=False)
 class Anything:
     """A condition that everything obeys."""
 
-    def violations(self, crystals: Crystals, symprec: float) -> list[str]:
+    def violations(self, crystals: Crystals, symprec: float, *, relaxed: bool) -> list[str]:
         return [""] * len(crystals)
 
 
 class NoChlorine:
     """A condition that forbids an element."""
 
-    def violations(self, crystals: Crystals, symprec: float) -> list[str]:
+    def violations(self, crystals: Crystals, symprec: float, *, relaxed: bool) -> list[str]:
         return ["Cl not allowed" if 17 in c.numbers else "" for c in crystals]
 
 
@@ -134,6 +134,16 @@ def test_the_verdicts_of_a_batch(batch: Callable[..., Crystals], other_cell: Cal
     assert len(seen) == 1  # only the campaign's book-keeper adds
 
 
+def test_the_condition_is_told_of_relaxed_crystals(batch: Callable[..., Crystals]) -> None:
+    class OnlyRelaxed:
+        def violations(self, crystals: Crystals, symprec: float, *, relaxed: bool) -> list[str]:
+            return ["" if relaxed else "not relaxed"] * len(crystals)
+
+    screen = Screen(NO_REFERENCE)
+    for relaxed, status in ((False, "rejected"), (True, "kept")):
+        assert screen.screen(batch("NaCl"), OnlyRelaxed(), Seen(), relaxed=relaxed).verdicts[0].status == status
+
+
 def test_an_empty_batch_is_fine() -> None:
     assert Screen(NO_REFERENCE).screen(Crystals.empty(), Anything(), Seen()).verdicts == ()
 
@@ -142,7 +152,7 @@ def test_invalid_crystals_never_reach_the_condition(batch: Callable[..., Crystal
     bad = Crystals(ids=("x",), n_atoms=np.array([1]), numbers=np.array([0]), frac=np.zeros(3), lattices=3 * np.eye(3))
 
     class Fragile:
-        def violations(self, crystals: Crystals, symprec: float) -> list[str]:
+        def violations(self, crystals: Crystals, symprec: float, *, relaxed: bool) -> list[str]:
             return ["" for formula in crystals.formulas if formula]
 
     screening = Screen(NO_REFERENCE).screen(Crystals.concatenate([bad, batch("NaCl")]), Fragile(), Seen())

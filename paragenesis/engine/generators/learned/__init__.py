@@ -1,0 +1,1 @@
+"""What learned generators share: data, context, backbone, training and checkpoints."""

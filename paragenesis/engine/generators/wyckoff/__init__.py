@@ -1,0 +1,1 @@
+"""Crystals by their symmetry: Wyckoff positions, forms, and the generator that learns them."""
