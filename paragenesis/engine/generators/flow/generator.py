@@ -53,7 +53,7 @@ class FlowSettings(Settings):
 
     weights: str | None = None
     adapters: tuple[str, ...] = ()
-    steps: int = Field(default=50, ge=1)
+    steps: int = Field(default=30, ge=1)
     slope: float = Field(default=5.0, ge=0)
     templates: Literal["free", "projected"] = "free"
     temperature: float = Field(default=1.0, gt=0)
