@@ -171,10 +171,11 @@ class Flow:
         return Flow(self.settings.model_copy(update={"weights": str(weights)}), self.directory, self.guides, self.forms)
 
     def learn(self, crystals: Crystals, labels: Mapping[str, FloatArray], *, out: Path, seed: int) -> Path:
-        """Fine-tune on crystals and write the new weights to `out`; see `learned.training.fine_tune`."""
-        from paragenesis.engine.generators.flow.trainee import tune
+        """Fine-tune on crystals and write the new weights to `out`; see `learned.training.tune`."""
+        from paragenesis.engine.generators.flow.trainee import FlowTrainee
+        from paragenesis.engine.generators.learned.training import tune
 
-        return tune(self._weights_file, crystals, labels, out=out, seed=seed)
+        return tune(FlowTrainee, self._weights_file, crystals, labels, out=out, seed=seed)
 
     # --- one batch after the other -----------------------------------------------------------------------------------
 
@@ -271,8 +272,9 @@ class Flow:
     @cached_property
     def network(self) -> FlowNetwork:
         """The network, with its adapters."""
-        from paragenesis.engine.generators.flow.weights import load_network, with_adapter
+        from paragenesis.engine.generators.flow.weights import load_network
         from paragenesis.engine.generators.learned.checkpoint import load_checkpoint
+        from paragenesis.engine.generators.learned.weights import with_adapter
 
         network = load_network(self.checkpoint)
         for adapter in self.settings.adapters:
@@ -284,9 +286,9 @@ class Flow:
         """Where the network runs."""
         import torch
 
-        if self.settings.device != "auto":
-            return torch.device(self.settings.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        from paragenesis.engine.potentials.contract import pick_device
+
+        return torch.device(pick_device(self.settings.device))
 
     @cached_property
     def templates(self) -> Mapping[Template, int]:

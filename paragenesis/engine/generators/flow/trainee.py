@@ -21,7 +21,6 @@ from paragenesis.engine.generators.flow.model import FlowNetwork, FlowSize, Pred
 from paragenesis.engine.generators.flow.paths import Clocks, Target, draw_target
 from paragenesis.engine.generators.flow.state import TYPES, State, niggli, pack
 from paragenesis.engine.generators.flow.weights import (
-    base_digest,
     load_network,
     read_templates,
     template_tensors,
@@ -29,7 +28,7 @@ from paragenesis.engine.generators.flow.weights import (
 )
 from paragenesis.engine.generators.learned.checkpoint import Checkpoint, load_checkpoint
 from paragenesis.engine.generators.learned.context import Adapter, PropertyScale, Wishes
-from paragenesis.engine.generators.learned.training import FINE_TUNE, data_card, fine_tune
+from paragenesis.engine.generators.learned.weights import base_digest
 from paragenesis.errors import InputError
 from paragenesis.settings import Settings
 
@@ -322,26 +321,6 @@ def flow_losses(said: Prediction, target: Target, std: Tensor) -> dict[str, Tens
         "cell": cell,
         "types": _TYPES_WEIGHT * types / target.hidden.sum().clamp(min=1),
     }
-
-
-def tune(weights: Path, crystals: Crystals, labels: Mapping[str, FloatArray], *, out: Path, seed: int) -> Path:
-    """Fine-tune weights on crystals; see `learned.training.fine_tune`.
-
-    Args:
-        weights: Where to start from.
-        crystals: What to learn.
-        labels: Their properties, NaN where unknown.
-        out: The new checkpoint.
-        seed: Fixes every random choice.
-    """
-    from paragenesis.engine.generators.learned.data import training_set
-
-    data = training_set(
-        crystals, labels, source=f"{len(crystals)} crystals of a campaign", licence="the campaign's own"
-    )
-    settings = FINE_TUNE.model_copy(update={"seed": seed})
-    trainee = FlowTrainee(data, {}, seed, settings.batch, weights)
-    return fine_tune(trainee, out, settings, card={"data": data_card(data)})
 
 
 def _counts(crystals: Crystals) -> list[list[int]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from torch import Tensor
 from paragenesis.engine.generators.flow.model import FlowNetwork
 from paragenesis.engine.generators.flow.projection import Template
 from paragenesis.engine.generators.learned.checkpoint import Checkpoint
-from paragenesis.engine.generators.learned.context import PropertyScale
-from paragenesis.errors import InputError
+from paragenesis.engine.generators.learned.weights import put_weights, scale_of
 
 if TYPE_CHECKING:
     from paragenesis.engine.generators.wyckoff.form import WyckoffForm
@@ -31,48 +29,9 @@ def load_network(checkpoint: Checkpoint) -> FlowNetwork:
     network = FlowNetwork.from_config(checkpoint.config)
     for scale in checkpoint.config.get("adapters", ()):
         network.add_adapter(scale_of(scale))
-    weights = {name: t.float() for name, t in checkpoint.tensors.items() if not name.startswith(_TEMPLATES)}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(
-            f"these weights do not fit the flow: {' '.join(str(error).split())[:200]}; they come from another version; "
-            "train them again"
-        ) from None
-    return network.eval()
-
-
-def with_adapter(network: FlowNetwork, checkpoint: Checkpoint) -> None:
-    """Add the property of an adapter to a network.
-
-    Raises:
-        InputError: The adapter was trained for other weights, or its property is known already.
-    """
-    scale = scale_of(checkpoint.config["scale"])
-    if scale.name in {s.name for s in network.encoder.all_scales}:
-        raise InputError(f"the weights know the property '{scale.name}' already; leave the adapter out")
-    own = base_digest(network)
-    if checkpoint.config["base"] != own:
-        raise InputError(
-            f"the adapter for '{scale.name}' was trained for the weights {checkpoint.config['base'][:12]}, not for "
-            f"{own[:12]}; train it for these"
-        )
-    adapter = network.add_adapter(scale)
-    adapter.load_state_dict({name: tensor.float() for name, tensor in checkpoint.tensors.items()})
-
-
-def base_digest(network: FlowNetwork) -> str:
-    """sha256 of a network's weights, its adapters left out."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        if ".adapters." not in name:
-            digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def scale_of(plain: Mapping[str, Any]) -> PropertyScale:
-    """A property's scale from plain values."""
-    return PropertyScale(plain["name"], tuple(plain["edges"]))
+    weights = {name: t for name, t in checkpoint.tensors.items() if not name.startswith(_TEMPLATES)}
+    put_weights(network, weights, "flow")
+    return network
 
 
 def templates_of(forms: Sequence[WyckoffForm]) -> dict[Template, int]:

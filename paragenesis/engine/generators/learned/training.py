@@ -11,23 +11,24 @@ epoch's. So a training that was killed and started again gives, on a CPU, the ve
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.executor import threads
 from paragenesis.engine.generators.learned.checkpoint import save_checkpoint
-from paragenesis.engine.generators.learned.data import TrainingSet
+from paragenesis.engine.generators.learned.data import TrainingSet, training_set
 from paragenesis.engine.generators.learned.learner import Learner, Team, moved
 from paragenesis.engine.generators.learned.run import Notify, Run, ignore
 from paragenesis.engine.generators.learned.settings import Trainee, TrainSettings
 from paragenesis.engine.potentials.contract import pick_device
 from paragenesis.errors import InputError
 
-__all__ = ["FINE_TUNE", "TrainSettings", "Trainee", "data_card", "fine_tune", "moved", "train"]
+__all__ = ["FINE_TUNE", "TrainSettings", "Trainee", "data_card", "fine_tune", "moved", "train", "tune"]
 
 FINE_TUNE = TrainSettings(epochs=4, learning_rate=2e-4, warmup=20, ema=0.99)
 
@@ -103,6 +104,32 @@ def fine_tune(
         run.go_on(notify)
         save_checkpoint(out, run.checkpoint(stamped=False))
     return out
+
+
+def tune(
+    make: Callable[..., Trainee],
+    weights: Path,
+    crystals: Crystals,
+    labels: Mapping[str, FloatArray],
+    *,
+    out: Path,
+    seed: int,
+) -> Path:
+    """Fine-tune weights on crystals in memory; see `fine_tune`.
+
+    Args:
+        make: A generator's class of trainees.
+        weights: Where to start from.
+        crystals: What to learn.
+        labels: Their properties, NaN where unknown.
+        out: The new checkpoint.
+        seed: Fixes every random choice.
+    """
+    source = f"{len(crystals)} crystals of a campaign"
+    data = training_set(crystals, labels, source=source, licence="the campaign's own")
+    settings = FINE_TUNE.model_copy(update={"seed": seed})
+    trainee = make(data, {}, seed, settings.batch, weights)
+    return fine_tune(trainee, out, settings, card={"data": data_card(data)})
 
 
 def data_card(data: TrainingSet) -> dict[str, Any]:

@@ -113,10 +113,11 @@ class Wyckoff:
         return Wyckoff(self.settings.model_copy(update={"weights": str(weights)}), self.directory)
 
     def learn(self, crystals: Crystals, labels: Mapping[str, FloatArray], *, out: Path, seed: int) -> Path:
-        """Fine-tune on crystals and write the new weights to `out`; see `learned.training.fine_tune`."""
-        from paragenesis.engine.generators.wyckoff.trainee import tune
+        """Fine-tune on crystals and write the new weights to `out`; see `learned.training.tune`."""
+        from paragenesis.engine.generators.learned.training import tune
+        from paragenesis.engine.generators.wyckoff.trainee import WyckoffTrainee
 
-        return tune(self._weights_file, crystals, labels, out=out, seed=seed)
+        return tune(WyckoffTrainee, self._weights_file, crystals, labels, out=out, seed=seed)
 
     # --- one batch after the other -----------------------------------------------------------------------------------
 
@@ -256,7 +257,8 @@ class Wyckoff:
     def model(self) -> WyckoffModel:
         """The network, with its adapters."""
         from paragenesis.engine.generators.learned.checkpoint import load_checkpoint
-        from paragenesis.engine.generators.wyckoff.weights import load_model, with_adapter
+        from paragenesis.engine.generators.learned.weights import with_adapter
+        from paragenesis.engine.generators.wyckoff.weights import load_model
 
         model = load_model(self.checkpoint)
         for adapter in self.settings.adapters:
@@ -268,9 +270,9 @@ class Wyckoff:
         """Where the network runs."""
         import torch
 
-        if self.settings.device != "auto":
-            return torch.device(self.settings.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        from paragenesis.engine.potentials.contract import pick_device
+
+        return torch.device(pick_device(self.settings.device))
 
     @cached_property
     def known(self) -> frozenset[int]:

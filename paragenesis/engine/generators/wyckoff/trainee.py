@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paragenesis.crystals import Crystals, FloatArray, IntArray
+from paragenesis.crystals import FloatArray, IntArray
 from paragenesis.engine.generators.learned.checkpoint import load_checkpoint
 from paragenesis.engine.generators.learned.context import ELEMENTS, Adapter, PropertyScale, Wishes
-from paragenesis.engine.generators.learned.data import TrainingSet, training_set
-from paragenesis.engine.generators.learned.training import FINE_TUNE, data_card, fine_tune, moved
+from paragenesis.engine.generators.learned.data import TrainingSet
+from paragenesis.engine.generators.learned.training import moved
+from paragenesis.engine.generators.learned.weights import base_digest
 from paragenesis.engine.generators.wyckoff import tokens as tk
 from paragenesis.engine.generators.wyckoff.contacts import learn_contacts
 from paragenesis.engine.generators.wyckoff.form import WyckoffForm, canonical, equivalents, wyckoff_forms
 from paragenesis.engine.generators.wyckoff.memory import known_keys
 from paragenesis.engine.generators.wyckoff.model import Inputs, WyckoffModel, WyckoffModelSettings, inputs_of
 from paragenesis.engine.generators.wyckoff.tokens import Slot
-from paragenesis.engine.generators.wyckoff.weights import base_digest, load_model
+from paragenesis.engine.generators.wyckoff.weights import load_model
 from paragenesis.errors import InputError
 
 _LONGEST = 96  # tokens; longer crystals (1 in 200) cost more than they teach
@@ -253,24 +254,6 @@ class WyckoffTrainee:
         if contacts is None:
             contacts = torch.from_numpy(learn_contacts(self.data.crystals))
         return {"known": torch.from_numpy(known), "contacts": contacts}
-
-
-def tune(weights: Path, crystals: Crystals, labels: Mapping[str, FloatArray], *, out: Path, seed: int) -> Path:
-    """Fine-tune weights on crystals; see `learned.training.fine_tune`.
-
-    Args:
-        weights: Where to start from.
-        crystals: What to learn.
-        labels: Their properties, NaN where unknown.
-        out: The new checkpoint.
-        seed: Fixes every random choice.
-    """
-    data = training_set(
-        crystals, labels, source=f"{len(crystals)} crystals of a campaign", licence="the campaign's own"
-    )
-    settings = FINE_TUNE.model_copy(update={"seed": seed})
-    trainee = WyckoffTrainee(data, {}, seed, settings.batch, weights)
-    return fine_tune(trainee, out, settings, card={"data": data_card(data)})
 
 
 # --- kindred elements ---------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_an_adapter_leaves_the_weights_alone(weights: Path, classics: Crystals, 
 
 
 def test_an_adapter_of_other_weights_is_refused(weights: Path, classics: Crystals, tmp_path: Path) -> None:
-    from paragenesis.engine.generators.flow.weights import with_adapter
+    from paragenesis.engine.generators.learned.weights import with_adapter
 
     hardness = training_set(classics, {"hardness": np.linspace(1.0, 9.0, len(classics))})
     trainee = FlowTrainee(hardness, {"adapter": "hardness"}, 0, 8, weights)
