@@ -38,9 +38,14 @@ class Cache:
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def rows(self, index: Tensor) -> Cache:
-        """The cache of some rows of the batch, which may repeat."""
-        return Cache(self.keys[index], self.values[index], self.length)
+    def rows(self, index: Tensor, room: int | None = None) -> Cache:
+        """The cache of some rows of the batch, which may repeat; `room` is for how many tokens, if not as before."""
+        if room is None:
+            return Cache(self.keys[index], self.values[index], self.length)
+        shape = (len(index), self.keys.shape[1], room, self.keys.shape[3])
+        own = Cache(self.keys.new_zeros(shape), self.values.new_zeros(shape))
+        own.extend(self.keys[index, :, : self.length], self.values[index, :, : self.length])
+        return own
 
 
 class Block(nn.Module):
@@ -97,7 +102,12 @@ class Block(nn.Module):
         if bias is not None and causal:
             future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
             bias, causal = bias.masked_fill(future, -1e9), False
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal)
+        if length == 1 and bias is None and not dropout:  # twice as fast as the fused kernel, which is made for many
+            mixed = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1) @ v
+        else:
+            mixed = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal
+            )
         return self._drop(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
 
     def _think(self, x: Tensor) -> Tensor:

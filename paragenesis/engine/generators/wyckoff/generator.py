@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,16 +21,12 @@ if TYPE_CHECKING:
     import torch
 
     from paragenesis.engine.generators.learned.checkpoint import Checkpoint
-    from paragenesis.engine.generators.learned.context import Context
     from paragenesis.engine.generators.wyckoff.decorate import Geometry, SeedRules
-    from paragenesis.engine.generators.wyckoff.form import WyckoffForm
     from paragenesis.engine.generators.wyckoff.model import WyckoffModel
-    from paragenesis.engine.generators.wyckoff.rules import Rules, Template
-    from paragenesis.engine.generators.wyckoff.sample import Sampler
+    from paragenesis.engine.generators.wyckoff.rules import Rules
+    from paragenesis.engine.generators.wyckoff.search import Search
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "wyckoff.safetensors"
-_CHECKED = frozenset({"space_group", "seed_structure", "charge_neutral"})  # seen on the finished crystal once more
-_PATIENCE = 6  # batches in a row without a new crystal after which there are taken to be no more
 
 
 class WyckoffSettings(Settings):
@@ -40,9 +36,13 @@ class WyckoffSettings(Settings):
         weights: A checkpoint; those that ship with the package by default.
         adapters: Checkpoints of further properties, trained for these weights.
         known: "avoid" leaves out the decorated templates of the training crystals, "allow" lets them through.
-        temperature: Of templates; 1 is the learned distribution, less repeats the likely.
+        new_templates: Least share of crystals whose space group and sites, elements aside, no training crystal has.
+        site_temperature: Of space groups and sites; 1 is the learned distribution, less repeats the likely.
+        element_temperature: Of the elements on them.
         geometry_temperature: Of cells and coordinates.
-        tries: Geometries drawn for each template, of which the best is kept.
+        tries: Geometries drawn of a template, at most; no more are drawn once one is not strained.
+        strain: What a crystal's contact penalty may be (`contact_penalty`; 95 % of real crystals have less than 0.08).
+            Those beyond it are taken only where a long search has found too few.
         closest: Least distance of two atoms, in sums of their covalent radii.
         radioactive: Whether elements without a stable isotope are used where the condition does not name them.
         batch: Templates drawn at once, at most.
@@ -52,9 +52,12 @@ class WyckoffSettings(Settings):
     weights: str | None = None
     adapters: tuple[str, ...] = ()
     known: Literal["avoid", "allow"] = "avoid"
-    temperature: float = Field(default=1.0, gt=0)
+    new_templates: float = Field(default=0.0, ge=0, le=1)
+    site_temperature: float = Field(default=1.0, gt=0)
+    element_temperature: float = Field(default=1.0, gt=0)
     geometry_temperature: float = Field(default=0.7, gt=0)
-    tries: int = Field(default=4, ge=1)
+    tries: int = Field(default=8, ge=1)
+    strain: float = Field(default=0.1, gt=0)
     closest: float = Field(default=0.6, ge=0)
     radioactive: bool = False
     batch: int = Field(default=1024, ge=1)
@@ -91,21 +94,13 @@ class Wyckoff:
             raise InputError(f"{n} crystals were asked for; ask for 0 or more")
         if n == 0:
             return Crystals.empty()
-        kept: list[Crystals] = []
-        found = idle = 0
-        draw = self._prepared(condition, seed)
-        while found < n and idle < _PATIENCE:
-            crystals = draw(min(self.settings.batch, 32 + 5 * (n - found) // 4))
-            idle = 0 if len(crystals) else idle + 1
-            found += len(crystals)
-            kept.append(crystals)
-        if not found:
+        out = self._search(condition, seed).crystals(n)
+        if not len(out):
             raise InputError(
                 f"none of {self.tally.templates} templates became a crystal under this condition "
                 f"({self.tally.dead_ends} dead ends, {self.tally.clashing} with clashing atoms, {self.tally.known} "
                 'known); widen the condition or set known = "allow"'
             )
-        out = Crystals.concatenate(kept)[:n]
         return out.with_ids([str(i) for i in range(len(out))])
 
     def with_weights(self, weights: Path) -> Wyckoff:
@@ -119,10 +114,8 @@ class Wyckoff:
 
         return tune(WyckoffTrainee, self._weights_file, crystals, labels, out=out, seed=seed)
 
-    # --- one batch after the other -----------------------------------------------------------------------------------
-
-    def _prepared(self, condition: Condition, seed: int) -> Callable[[int], Crystals]:
-        """A function that draws so many templates and gives the new crystals that come of them.
+    def _search(self, condition: Condition, seed: int) -> Search:
+        """A search for crystals under the condition.
 
         Raises:
             InputError: No crystal can obey the condition, or the weights do not know a property.
@@ -132,6 +125,7 @@ class Wyckoff:
         from paragenesis.engine.generators.learned.context import Wishes
         from paragenesis.engine.generators.wyckoff.decorate import Geometry
         from paragenesis.engine.generators.wyckoff.sample import Sampler
+        from paragenesis.engine.generators.wyckoff.search import Search
 
         wishes = Wishes.from_condition(condition, self.model.encoder.all_scales, 1).to(self.device)  # all want the same
         geometry = None if condition.seed_structure is None else Geometry.of(condition.seed_structure)
@@ -141,92 +135,18 @@ class Wyckoff:
         with torch.no_grad():
             wanted = self.model.context(wishes)
             open_ = self.model.context(wishes.without_properties()) if condition.properties else None
-        seen: set[int] = set()
-
-        def draw(batch: int) -> Crystals:
-            templates = sampler.templates(wanted, open_, rules, batch, self.settings.temperature)
-            fresh = self._fresh(templates, seen, condition)
-            if geometry is None:
-                crystals = self._placed(sampler, fresh, wanted, open_)
-            else:
-                crystals = self._apart(geometry.decorated(fresh))
-            crystals = self._obedient(crystals, condition)
-            self.tally.kept += len(crystals)
-            return crystals
-
-        return draw
-
-    def _fresh(self, templates: list[Template], seen: set[int], condition: Condition) -> list[Template]:
-        """Compounds that this call has not met, and the training data neither; elements only where asked for."""
-        from paragenesis.engine.generators.wyckoff.memory import template_number
-
-        pure = condition.exact_elements is not None and len(condition.exact_elements) == 1
-        out = []
-        for template in templates:
-            number = template_number(template)
-            if len(set(template.numbers)) == 1 and not pure:
-                self.tally.elemental += 1
-            elif number in seen:
-                self.tally.repeated += 1
-            elif self.settings.known == "avoid" and number in self.known:
-                self.tally.known += 1
-            else:
-                out.append(template)
-            seen.add(number)
-        return out
-
-    def _placed(self, sampler: Sampler, templates: list[Template], wanted: Context, open_: Context | None) -> Crystals:
-        """The best geometry of each template."""
-        from paragenesis.engine.generators.wyckoff.build import to_crystals
-
-        if not templates:
-            return Crystals.empty()
-        forms: list[WyckoffForm] = []
-        owners: list[int] = []
-        drawn = sampler.geometries(templates, wanted, open_, self.settings.tries, self.settings.geometry_temperature)
-        for place, choices in drawn:
-            forms += choices
-            owners += [place] * len(choices)
-        best = self._best(forms, np.array(owners, dtype=np.int64))
-        self.tally.clashing += len(templates) - len(best)
-        chosen = [forms[i] for i in best]
-        return to_crystals(chosen, [_origin(form) for form in chosen])
-
-    def _apart(self, crystals: Crystals) -> Crystals:
-        """The crystals whose atoms keep their distance."""
-        from paragenesis.engine.generators.wyckoff.build import closest_contacts
-
-        good = closest_contacts(crystals) >= self.settings.closest if len(crystals) else np.zeros(0, dtype=np.bool_)
-        self.tally.clashing += int((~good).sum())
-        return crystals[good]
-
-    def _obedient(self, crystals: Crystals, condition: Condition) -> Crystals:
-        """The crystals that obey; the rules leave little to find, but for accidental symmetry."""
-        if not len(crystals) or not condition.parts() & _CHECKED:
-            return crystals
-        good = np.array([not violation for violation in condition.violations(crystals)], dtype=np.bool_)
-        self.tally.disobedient += int((~good).sum())
-        return crystals[good]
-
-    def _best(self, forms: list[WyckoffForm], owners: np.ndarray) -> list[int]:  # type: ignore[type-arg]
-        """For each owner that has one, the form with the least strained contacts among those without a clash."""
-        from paragenesis.engine.generators.wyckoff.build import closest_contacts, to_crystals
-        from paragenesis.engine.generators.wyckoff.contacts import contact_penalty
-
-        if not forms:
-            return []
-        crystals = to_crystals(forms)
-        apart = np.flatnonzero(closest_contacts(crystals) >= self.settings.closest)
-        if not len(apart):
-            return []
-        strain = np.full(len(forms), np.inf)
-        strain[apart] = contact_penalty(crystals[apart], self.contacts)
-        best: dict[int, int] = {}
-        for i in apart.tolist():
-            own = int(owners[i])
-            if own not in best or strain[i] < strain[best[own]]:
-                best[own] = i
-        return [best[own] for own in sorted(best)]
+        return Search(
+            self.settings,
+            sampler,
+            wanted,
+            open_,
+            rules,
+            condition,
+            geometry,
+            known=self._numbers("known") if self.settings.known == "avoid" else frozenset(),
+            templates=self._numbers("templates") if self.settings.new_templates > 0 and not geometry else frozenset(),
+            contacts=self.contacts,
+        )
 
     def _rules(self, condition: Condition, geometry: Geometry | None) -> Rules | SeedRules:
         """The hard side of the condition.
@@ -274,10 +194,9 @@ class Wyckoff:
 
         return torch.device(pick_device(self.settings.device))
 
-    @cached_property
-    def known(self) -> frozenset[int]:
-        """Numbers of the training crystals' decorated templates."""
-        return frozenset(self.checkpoint.tensors["known"].tolist())
+    def _numbers(self, name: str) -> frozenset[int]:
+        """Numbers of the training crystals' templates: "known" are decorated, "templates" bare."""
+        return frozenset(self.checkpoint.tensors[name].tolist())
 
     @cached_property
     def contacts(self) -> FloatArray:
@@ -291,25 +210,3 @@ class Wyckoff:
         out = np.zeros(104, dtype=np.bool_)
         out[self.checkpoint.config["elements"]] = True
         return out
-
-
-def _origin(form: WyckoffForm) -> str:
-    """How a crystal was made: "Wyckoff transformer, Fm-3m (225): Na on a, Cl on b"."""
-    from ase.data import chemical_symbols
-
-    from paragenesis.engine.generators.wyckoff.sites import wyckoff_sites
-
-    sites = wyckoff_sites(form.group)
-    orbits = ", ".join(
-        f"{chemical_symbols[z]} on {sites[s].multiplicity}{sites[s].letter}"
-        for s, z in zip(form.sites, form.numbers, strict=True)
-    )
-    return f"Wyckoff transformer, {_symbol(form.group)} ({form.group}): {orbits}"
-
-
-@cache
-def _symbol(group: int) -> str:
-    """The short Hermann-Mauguin symbol of a space group."""
-    from moyopy import SpaceGroupType
-
-    return str(SpaceGroupType(group).hm_short).replace(" ", "")

@@ -1,13 +1,12 @@
 """Sampling from the Wyckoff transformer: templates first, then several geometries for each.
 
 A template (space group, sites and their elements) is drawn token by token under hard rules, all templates of a batch
-in step. Its cell and free coordinates are then drawn several times from the same prefix, and the best is kept
-(`generator`): a template is what a sample is worth, a geometry costs little.
+in step. Its cell and free coordinates are then drawn several times from where the template ended, and the best is
+kept (`search`): a template is what a sample is worth, a geometry costs little.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,8 +52,15 @@ class Sampler:
 
     @torch.no_grad()
     def templates(
-        self, wanted: Context, open_: Context | None, rules: Rules | SeedRules, n: int, temperature: float
-    ) -> list[Template]:
+        self,
+        wanted: Context,
+        open_: Context | None,
+        rules: Rules | SeedRules,
+        n: int,
+        *,
+        site_temperature: float = 1.0,
+        element_temperature: float = 1.0,
+    ) -> Drawn:
         """At most n templates that obey the rules; the others ran into a dead end or were not finite.
 
         Args:
@@ -62,14 +68,17 @@ class Sampler:
             open_: The context without wished properties, for guidance; None for none.
             rules: What is allowed.
             n: How many to draw.
-            temperature: Of the distribution; below 1 the likely is drawn more often.
+            site_temperature: Of space groups and sites; below 1 the likely is drawn more often.
+            element_temperature: Of the elements.
         """
         self.tally.templates += n
         walk = _Walk.start(self.model, wanted, open_, n, 2 + 2 * (tk.MAX_ORBITS + 1))
         partial = Partial.start(n)
         done: dict[int, Template] = {}
+        ends: list[tuple[_Walk, IntArray]] = []
 
         def choose(slot: Slot, allowed: Any) -> tuple[IntArray, Any]:
+            temperature = element_temperature if slot == Slot.ELEMENT else site_temperature
             return self._choose(walk, slot, allowed, partial.atoms, temperature)
 
         group, ok = choose(Slot.GROUP, rules.groups(n))
@@ -77,16 +86,19 @@ class Sampler:
         while True:
             walk, partial = self._drop(walk, partial, ok)
             if not len(partial):
-                return [done[row] for row in sorted(done)]  # short ones end first, and must not come first
+                return Drawn.of(done, ends)
             walk.enter_groups(partial.group)
             site, ok = choose(Slot.SITE, rules.sites(partial))
             ended = ok & (site == tk.END)
-            done |= {int(partial.row[i]): partial.template(i) for i in np.flatnonzero(ended & walk.alive).tolist()}
+            finished = np.flatnonzero(ended & walk.alive)
+            if len(finished):
+                done |= {int(partial.row[i]): partial.template(i) for i in finished.tolist()}
+                ends.append((walk.rows(finished, room=walk.length), partial.row[finished]))
             partial.site = np.where(ok & ~ended, site, 0)  # a row that has ended idles on
             walk.retire(ended)
             walk, partial = self._drop(walk, partial, ok)
             if not len(partial):
-                return [done[row] for row in sorted(done)]
+                return Drawn.of(done, ends)
             element, ok = choose(Slot.ELEMENT, rules.elements(partial))
             partial.add(partial.site, element + 1)
 
@@ -119,54 +131,46 @@ class Sampler:
 
     @torch.no_grad()
     def geometries(
-        self, templates: Sequence[Template], wanted: Context, open_: Context | None, tries: int, temperature: float
+        self, drawn: Drawn, which: Sequence[int], tries: int, temperature: float
     ) -> Iterator[tuple[int, list[WyckoffForm]]]:
-        """For each template its place in the list and `tries` forms of it, one where only the cell is free.
+        """For some of the templates their place and `tries` forms of each, one where only the cell is free.
 
         Args:
-            templates: What to place.
-            wanted: The context, one row a template or one for all.
-            open_: The context without wished properties, for guidance.
+            drawn: Templates, as they were drawn.
+            which: Places of those that are wanted.
             tries: Geometries to draw for each.
             temperature: Of the distributions of cell and coordinates.
         """
-        for places in _alike(templates):
-            index = torch.tensor(places)
-            contexts = [None if c is None else c.rows(index) for c in (wanted, open_)]
-            part = [templates[p] for p in places]
+        for walk, rows, places in drawn.together(which):
+            part = [drawn.templates[p] for p in places]
             copies = np.repeat(np.arange(len(part)), [tries if _coordinates(t) else 1 for t in part])
-            forms = self._place(part, contexts[0], contexts[1], copies, temperature)  # type: ignore[arg-type]
+            forms = self._place(part, walk, rows, copies, temperature)
             for i, place in enumerate(places):
                 own = np.flatnonzero(copies == i).tolist()
                 yield place, [form for form in (forms[k] for k in own) if form is not None]
 
     def _place(
-        self,
-        templates: Sequence[Template],
-        wanted: Context,
-        open_: Context | None,
-        copies: IntArray,
-        temperature: float,
+        self, templates: Sequence[Template], walk: _Walk, rows: IntArray, copies: IntArray, temperature: float
     ) -> list[WyckoffForm | None]:
-        """A form of each copy of templates of one length; None where the numbers make no cell."""
+        """A form of each copy of templates, which ended in rows of a walk; None where the numbers make no cell."""
         plan = _Plan.of(templates)
-        length = 3 + 2 * len(templates[0].sites)
-        walk = _Walk.start(self.model, wanted, open_, len(templates), length + plan.steps)
-        walk.read(_prefix(templates), np.array([t.group for t in templates], dtype=np.int64))
-        walk, plan = walk.rows(copies), plan.rows(copies)
+        walk = walk.rows(rows, room=walk.length + plan.steps)
+        volume = walk.number(plan.slots[:, 0], self.guidance, plan.atoms, *plan.orbit(np.arange(len(rows)), 0))
+        walk, plan, logits = walk.rows(copies), plan.rows(copies), volume[torch.from_numpy(copies).to(volume.device)]
         values = np.zeros((len(copies), plan.steps))
         finite = np.ones(len(copies), dtype=np.bool_)
         order = np.arange(len(copies))
         for step in range(plan.steps):
             going = plan.slots[order, step] != Slot.START
             if going.mean() < _SPARSE:
-                rows = np.flatnonzero(going)
-                if not len(rows):
+                still = np.flatnonzero(going)
+                if not len(still):
                     break
-                walk, order, going = walk.rows(rows), order[rows], going[rows]
+                walk, order, going = walk.rows(still), order[still], going[still]
             # a row that has finished goes on idly until ranks close; its draws are not looked at
             slots = np.where(going, plan.slots[order, step], Slot.VOLUME)
-            logits = walk.number(slots, self.guidance, plan.atoms[order], *plan.orbit(order, step))
+            if step:
+                logits = walk.number(slots, self.guidance, plan.atoms[order], *plan.orbit(order, step))
             good = torch.isfinite(logits).all(1)
             finite[order] &= good.cpu().numpy() | ~going
             token = _drawn(logits.nan_to_num(0.0) / temperature, self.random) + tk.VOLUME_AT
@@ -175,6 +179,34 @@ class Sampler:
         self.tally.not_finite += int((~finite).sum())
         jitter = torch.rand(values.shape, generator=self.random, dtype=torch.float64, device=self.random.device)
         return plan.forms([templates[c] for c in copies], values + jitter.cpu().numpy() - 0.5, finite)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Templates, and the walks that ended in them, from which geometries are drawn.
+
+    Attributes:
+        templates: In the order of their rows, of which the short ones end first.
+    """
+
+    templates: list[Template]
+    _ends: list[tuple[_Walk, IntArray]]  # walks of equally many orbits, and the place of each row's template
+
+    @classmethod
+    def of(cls, done: dict[int, Template], ends: list[tuple[_Walk, IntArray]]) -> Drawn:
+        """Templates by their rows, and walks that ended together with the rows that they were."""
+        rows = np.array(sorted(done), dtype=np.int64)
+        return cls([done[row] for row in rows.tolist()], [(walk, np.searchsorted(rows, own)) for walk, own in ends])
+
+    def together(self, which: Sequence[int]) -> Iterator[tuple[_Walk, IntArray, list[int]]]:
+        """Dozens of templates with equally many orbits and nearly equally many numbers: a walk, its rows, places."""
+        chosen = np.array(sorted(which), dtype=np.int64)
+        for walk, places in self._ends:
+            rows = np.flatnonzero(np.isin(places, chosen))
+            rows = rows[np.argsort([_numbers(self.templates[places[row]]) for row in rows.tolist()], kind="stable")]
+            for first in range(0, len(rows), _TOGETHER):
+                some = rows[first : first + _TOGETHER]
+                yield walk, some, places[some].tolist()
 
 
 _BLOCK_START = np.array([tk.BLOCKS[slot][0] for slot in Slot], dtype=np.int64)
@@ -312,14 +344,6 @@ class _Walk:
             axis=put(axis),
         )
 
-    def read(self, prefix: Inputs, groups: IntArray) -> None:
-        """Read whole prefixes but for their last token, which the next step reads."""
-        self.enter_groups(groups)
-        head = Inputs(**{name: getattr(prefix, name)[:, :-1] for name in Inputs.__dataclass_fields__})
-        for context, cache in zip(self.contexts, self.caches, strict=True):
-            self.model(head, context, cache, self.sites)
-        self.token, self.slot = prefix.tokens[:, -1], prefix.slots[:, -1]
-
     def take(self, token: Tensor, slot: Any) -> None:
         """The token that was chosen."""
         slots = np.broadcast_to(np.asarray(slot, dtype=np.int64), (len(token),)).copy()
@@ -329,13 +353,18 @@ class _Walk:
         """Rows that need no more tokens."""
         self.alive = self.alive & ~which
 
-    def rows(self, index: IntArray) -> _Walk:
-        """Some rows, which may repeat."""
+    @property
+    def length(self) -> int:
+        """Tokens read so far; the last one chosen is not among them."""
+        return self.caches[0][0].length
+
+    def rows(self, index: IntArray, room: int | None = None) -> _Walk:
+        """Some rows, which may repeat, with room for so many tokens."""
         at = torch.from_numpy(index).to(self.token.device)
         return _Walk(
             self.model,
             tuple(c.rows(at) for c in self.contexts),
-            tuple([c.rows(at) for c in caches] for caches in self.caches),
+            tuple([c.rows(at, room) for c in caches] for caches in self.caches),
             self.token[at],
             self.slot[at],
             self.groups[at],
@@ -353,18 +382,10 @@ def _guided(out: list[Tensor], guidance: float) -> Tensor:
 
 
 def _drawn(logits: Tensor, random: torch.Generator) -> Tensor:
-    """A draw from each row's distribution, shape `n`: the first of independent events to happen at rates p."""
-    waiting = torch.empty_like(logits).exponential_(generator=random)
-    return (torch.softmax(logits, dim=-1) / waiting).argmax(-1)
-
-
-def _alike(templates: Sequence[Template]) -> Iterator[list[int]]:
-    """The places of templates with equally many orbits and nearly equally many numbers, some dozens together."""
-    steps = [(len(t.sites), _coordinates(t) + len(tk.group_table().cell[t.group])) for t in templates]
-    order = sorted(range(len(templates)), key=steps.__getitem__)
-    for _, group in itertools.groupby(order, key=lambda place: len(templates[place].sites)):
-        places = list(group)
-        yield from (places[i : i + _TOGETHER] for i in range(0, len(places), _TOGETHER))
+    """A draw from each row's distribution, shape `n`: the first token whose cumulative probability reaches u > 0."""
+    reached = torch.softmax(logits, dim=-1).cumsum(-1)
+    u = 1.0 - torch.rand(len(logits), 1, generator=random, device=logits.device)
+    return torch.searchsorted(reached, u * reached[:, -1:]).squeeze(-1)
 
 
 def _coordinates(template: Template) -> int:
@@ -372,32 +393,6 @@ def _coordinates(template: Template) -> int:
     return int(tk.group_table().free[template.group, list(template.sites)].sum())
 
 
-def _prefix(templates: Sequence[Template]) -> Inputs:
-    """The tokens START, group, (site, element)*, END of templates with equally many orbits."""
-    n, orbits = len(templates), len(templates[0].sites)
-    groups = np.array([t.group for t in templates], dtype=np.int64)
-    sites = np.array([t.sites for t in templates], dtype=np.int64).reshape(n, orbits)
-    numbers = np.array([t.numbers for t in templates], dtype=np.int64).reshape(n, orbits)
-    length = 3 + 2 * orbits
-    tokens, slots, atoms = (np.zeros((n, length), dtype=np.int64) for _ in range(3))
-    tokens[:, 1], slots[:, 1] = groups + tk.GROUP_AT - 1, Slot.GROUP
-    tokens[:, 2:-1:2], slots[:, 2::2] = sites + tk.SITE_AT, Slot.SITE
-    tokens[:, 3::2], slots[:, 3::2] = numbers + tk.ELEMENT_AT - 1, Slot.ELEMENT
-    tokens[:, -1], slots[:, -1] = tk.SITE_AT + tk.END, Slot.SITE
-    total = np.cumsum(tk.group_table().in_primitive[groups[:, None], sites], axis=1)
-    atoms[:, 3::2] = total
-    atoms[:, 4::2] = total  # before the next orbit's element, and at the end
-    following = np.zeros_like(slots)
-    following[:, :-1], following[:, -1] = slots[:, 1:], Slot.VOLUME
-    known = np.arange(length) >= 1
-    nothing = torch.zeros((n, length), dtype=torch.int64)
-    return Inputs(
-        tokens=torch.from_numpy(tokens),
-        slots=torch.from_numpy(slots),
-        groups=torch.from_numpy(groups[:, None] * known),
-        atoms=torch.from_numpy(atoms),
-        following=torch.from_numpy(following),
-        site=nothing,
-        element=nothing,
-        axis=nothing,
-    )
+def _numbers(template: Template) -> int:
+    """How many numbers a template needs beside its volume."""
+    return _coordinates(template) + len(tk.group_table().cell[template.group])

@@ -16,7 +16,9 @@ class Tally:
         elemental: Of one element only, which no condition asked for.
         repeated: Drawn before in the same call.
         known: Left out as training crystals.
+        familiar: Of a template that the training data hold, beyond their share.
         clashing: No geometry kept the atoms apart.
+        strained: Without a geometry whose contacts are like those of real crystals.
         disobedient: The finished crystal had another space group than the one demanded, or disobeyed otherwise.
         kept: Became crystals.
     """
@@ -27,6 +29,8 @@ class Tally:
     elemental: int = 0
     repeated: int = 0
     known: int = 0
+    familiar: int = 0
     clashing: int = 0
+    strained: int = 0
     disobedient: int = 0
     kept: int = 0

@@ -21,7 +21,7 @@ from paragenesis.engine.generators.learned.weights import base_digest
 from paragenesis.engine.generators.wyckoff import tokens as tk
 from paragenesis.engine.generators.wyckoff.contacts import learn_contacts
 from paragenesis.engine.generators.wyckoff.form import WyckoffForm, canonical, equivalents, wyckoff_forms
-from paragenesis.engine.generators.wyckoff.memory import known_keys
+from paragenesis.engine.generators.wyckoff.memory import bare_keys, known_keys
 from paragenesis.engine.generators.wyckoff.model import Inputs, WyckoffModel, WyckoffModelSettings, inputs_of
 from paragenesis.engine.generators.wyckoff.tokens import Slot
 from paragenesis.engine.generators.wyckoff.weights import load_model
@@ -244,16 +244,16 @@ class WyckoffTrainee:
         return {*before, *np.flatnonzero(self.fractions.sum(0)).tolist()}
 
     def extras(self) -> dict[str, Tensor]:
-        """Tensors beside the weights: keys of the training crystals, and typical distances between elements."""
+        """Tensors beside the weights: numbers of what was learned from, and typical distances between elements."""
         if self.settings.adapter:
             return {}
-        known, contacts = known_keys(self.forms), None
-        if self.base is not None:  # what the weights saw before stays known
-            known = np.union1d(known, self.base.tensors["known"].numpy())
-            contacts = self.base.tensors["contacts"]
-        if contacts is None:
+        numbers = {"known": known_keys(self.forms), "templates": bare_keys(self.forms)}
+        if self.base is None:
             contacts = torch.from_numpy(learn_contacts(self.data.crystals))
-        return {"known": torch.from_numpy(known), "contacts": contacts}
+        else:  # what the weights saw before stays known
+            numbers = {name: np.union1d(new, self.base.tensors[name].numpy()) for name, new in numbers.items()}
+            contacts = self.base.tensors["contacts"]
+        return {**{name: torch.from_numpy(found) for name, found in numbers.items()}, "contacts": contacts}
 
 
 # --- kindred elements ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from paragenesis.engine.generators.learned.checkpoint import Checkpoint
 from paragenesis.engine.generators.learned.weights import put_weights, scale_of
 from paragenesis.engine.generators.wyckoff.model import WyckoffModel, WyckoffModelSettings
 
-EXTRAS = ("known", "contacts")  # tensors of a checkpoint that are no weights
+EXTRAS = ("known", "templates", "contacts")  # tensors of a checkpoint that are no weights
 
 
 def load_model(checkpoint: Checkpoint) -> WyckoffModel:

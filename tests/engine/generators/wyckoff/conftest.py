@@ -19,7 +19,7 @@ SCALES = (
 )
 
 
-def checkpoint_of(model: WyckoffModel, known: tuple[int, ...] = ()) -> Checkpoint:
+def checkpoint_of(model: WyckoffModel, known: tuple[int, ...] = (), templates: tuple[int, ...] = ()) -> Checkpoint:
     """A checkpoint as training writes it."""
     config = {
         "model": model.settings.model_dump(mode="json"),
@@ -28,6 +28,7 @@ def checkpoint_of(model: WyckoffModel, known: tuple[int, ...] = ()) -> Checkpoin
     }
     extras = {
         "known": torch.tensor(known, dtype=torch.int64),
+        "templates": torch.tensor(templates, dtype=torch.int64),
         "contacts": torch.from_numpy(np.full((104, 104), 2.5)),
     }
     return Checkpoint("wyckoff", config, {**model.state_dict(), **extras}, {})

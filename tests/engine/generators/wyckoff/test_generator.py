@@ -13,6 +13,7 @@ from paragenesis.crystals import Crystals
 from paragenesis.engine.generators import Condition, check_generator
 from paragenesis.engine.generators.learned.checkpoint import save_checkpoint
 from paragenesis.engine.generators.wyckoff.build import closest_contacts
+from paragenesis.engine.generators.wyckoff.contacts import contact_penalty
 from paragenesis.engine.generators.wyckoff.generator import Wyckoff, WyckoffSettings
 from paragenesis.engine.generators.wyckoff.model import WyckoffModel
 from paragenesis.errors import InputError
@@ -145,3 +146,67 @@ def test_fewer_come_where_fewer_exist(generator: Wyckoff) -> None:
     crystals = generator.generate(50, Condition(composition="MgO", space_group=225, max_atoms=2), seed=0)
     assert len(crystals) == 1
     assert np.array_equal(np.sort(crystals.numbers), [8, 12])
+
+
+def test_strained_crystals_come_only_where_the_search_finds_no_others(untrained_weights: Path) -> None:
+    def drawn(strain: float) -> tuple[Wyckoff, Crystals]:
+        generator = Wyckoff(WyckoffSettings(weights=str(untrained_weights), tries=4, strain=strain))
+        return generator, generator.generate(20, Condition(max_atoms=6), seed=0)
+
+    relaxed, crystals = drawn(0.4)
+    assert len(crystals) == 20
+    assert (contact_penalty(crystals, relaxed.contacts) <= 0.4).all()
+    assert relaxed.tally.strained > 0
+
+    strict, crystals = drawn(1e-6)  # nothing is so good, so the least strained of many come
+    assert len(crystals) == 20
+    assert strict.tally.templates >= 8 * 20
+    assert contact_penalty(crystals, strict.contacts).max() <= 0.4
+
+
+def test_more_tries_make_less_strained_crystals(untrained_weights: Path) -> None:
+    def strain(tries: int) -> float:
+        generator = Wyckoff(WyckoffSettings(weights=str(untrained_weights), tries=tries, strain=1e-6))
+        crystals = generator.generate(10, Condition(space_group=62), seed=4)
+        return float(np.median(contact_penalty(crystals, generator.contacts)))
+
+    assert strain(8) < 0.9 * strain(1)
+
+
+def test_temperatures_of_sites_and_elements_act_on_their_own(untrained_weights: Path) -> None:
+    def many(**temperatures: float) -> tuple[int, int]:
+        generator = Wyckoff(WyckoffSettings(weights=str(untrained_weights), **temperatures))  # type: ignore[arg-type]
+        crystals = generator.generate(60, Condition(max_atoms=8), seed=0)
+        groups = {origin.split("(")[1].split(")")[0] for origin in crystals.origins}
+        return len(groups), len(set(crystals.numbers.tolist()))
+
+    groups, elements = many()
+    assert many(site_temperature=0.02)[0] < groups / 2
+    assert many(element_temperature=0.02)[1] < elements / 2
+
+
+def test_a_share_of_new_templates_can_be_asked_for(
+    untrained: WyckoffModel, make_checkpoint: Any, tmp_path: Path
+) -> None:
+    from paragenesis.engine.generators.wyckoff.form import WyckoffForm, wyckoff_forms
+    from paragenesis.engine.generators.wyckoff.memory import bare_keys, bare_number
+
+    few = Condition(space_group=225, max_atoms=4)  # a handful of templates
+    save_checkpoint(tmp_path / "w.safetensors", make_checkpoint(untrained))
+    drawn = Wyckoff(WyckoffSettings(weights=str(tmp_path / "w.safetensors"))).generate(40, few, seed=0)
+    forms = [form for form in wyckoff_forms(drawn) if isinstance(form, WyckoffForm)]
+    familiar = set(bare_keys(forms).tolist()[::2])
+
+    def new_share(least: float) -> float:
+        weights = tmp_path / f"{least}.safetensors"
+        save_checkpoint(weights, make_checkpoint(untrained, templates=tuple(sorted(familiar))))
+        generator = Wyckoff(WyckoffSettings(weights=str(weights), new_templates=least))
+        crystals = generator.generate(40, few, seed=1)
+        assert len(crystals) == 40
+        numbers = [bare_number(f) for f in wyckoff_forms(crystals) if isinstance(f, WyckoffForm)]
+        return float(np.mean([number not in familiar for number in numbers]))
+
+    without = new_share(0.0)
+    assert without < 0.9
+    assert new_share(0.9) >= 0.9
+    assert new_share(1.0) == 1.0

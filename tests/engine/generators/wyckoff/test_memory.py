@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paragenesis.engine.generators.wyckoff.memory import known_keys, template_number
+from paragenesis.engine.generators.wyckoff.memory import bare_keys, bare_number, known_keys, template_number
 from paragenesis.engine.generators.wyckoff.rules import Template
 
 
@@ -37,3 +37,12 @@ def test_keys_are_sorted_and_fit_into_64_bits() -> None:
     keys = known_keys(templates)
     assert keys.dtype == "int64"
     assert keys.tolist() == sorted({template_number(t) for t in templates})
+
+
+def test_bare_templates_forget_the_elements_but_not_which_sites_share_one() -> None:
+    perovskite = bare_number(Template(221, (0, 1, 2), (38, 22, 8)))
+    assert perovskite == bare_number(Template(221, (0, 1, 3), (22, 38, 8)))
+    assert perovskite == bare_number(Template(221, (0, 1, 2), (11, 9, 17)))
+    assert perovskite != bare_number(Template(221, (0, 1, 2), (38, 8, 8)))
+    assert perovskite != bare_number(Template(221, (0, 2), (38, 8)))
+    assert len(bare_keys([Template(225, (0, 1), (z, 17)) for z in (3, 11, 19)])) == 1
