@@ -24,6 +24,7 @@ from paragenesis.settings import Settings
 TEMPLATES = "training.extxyz"  # the training crystals, written to the work folder
 WHOLE = {"templates": [TEMPLATES], "partial_share": 0.0}  # every element of a crystal may change, no single sites
 GUIDED = {"properties": [{"property": "energy_above_hull", "low": 0.0, "high": 0.0}], "guidance": 3.0}
+AS_DRAWN = {"known": "allow", "element_temperature": 1.0, "geometry_temperature": 1.0, "tries": 1, "strain": 1e9}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ ARMS = (
     Arm("substitution, as shipped", "substitution", {"templates": [TEMPLATES]}),  # single sites too, temperature 3
     Arm("wyckoff", "wyckoff", weights=_W),
     Arm("wyckoff, guided", "wyckoff", condition=GUIDED, weights=_W),
-    Arm("wyckoff, as drawn", "wyckoff", {"known": "allow"}, weights=_W),
+    Arm("wyckoff, new templates", "wyckoff", {"new_templates": 0.45}, weights=_W),
+    Arm("wyckoff, guided, new templates", "wyckoff", {"new_templates": 0.45}, GUIDED, weights=_W),
+    Arm("wyckoff, as drawn", "wyckoff", AS_DRAWN, weights=_W),
     Arm("flow", "flow", weights=_F),
     Arm("flow, training templates", "flow", {"templates": "projected"}, weights=_F),
     Arm("wyckoff refined by flow", f"{__name__}:Refined", weights={"wyckoff": "wyckoff", "flow": "flow"}),

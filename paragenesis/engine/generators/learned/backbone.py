@@ -7,6 +7,7 @@ time of a flow, enter every block as scale, shift and gate (adaLN: Peebles and X
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +40,23 @@ class Cache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def rows(self, index: Tensor, room: int | None = None) -> Cache:
-        """The cache of some rows of the batch, which may repeat; `room` is for how many tokens, if not as before."""
-        if room is None:
-            return Cache(self.keys[index], self.values[index], self.length)
-        shape = (len(index), self.keys.shape[1], room, self.keys.shape[3])
-        own = Cache(self.keys.new_zeros(shape), self.values.new_zeros(shape))
-        own.extend(self.keys[index, :, : self.length], self.values[index, :, : self.length])
-        return own
+        """The cache of some rows of the batch, which may repeat; at most `room` tokens more will come."""
+        end = None if room is None else self.length + room
+        return Cache(self.keys[:, :, :end][index], self.values[:, :, :end][index], self.length)
+
+    @classmethod
+    def joined(cls, caches: Sequence[Cache], room: int) -> Cache:
+        """Caches one after the other, with room for more tokens; shorter ones begin with places that hold nothing."""
+        length = max(cache.length for cache in caches)
+
+        def padded(held: Tensor, own: int) -> Tensor:
+            return functional.pad(held[:, :, :own], (0, 0, length - own, room))
+
+        return cls(
+            torch.cat([padded(cache.keys, cache.length) for cache in caches]),
+            torch.cat([padded(cache.values, cache.length) for cache in caches]),
+            length,
+        )
 
 
 class Block(nn.Module):
@@ -102,8 +113,9 @@ class Block(nn.Module):
         if bias is not None and causal:
             future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
             bias, causal = bias.masked_fill(future, -1e9), False
-        if length == 1 and bias is None and not dropout:  # twice as fast as the fused kernel, which is made for many
-            mixed = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1) @ v
+        if length == 1 and not dropout:  # twice as fast as the fused kernel, which is made for many
+            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+            mixed = torch.softmax(logits if bias is None else logits + bias, dim=-1) @ v
         else:
             mixed = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal
@@ -160,7 +172,7 @@ class Backbone(nn.Module):
             x: The tokens, shape `B x T x width`.
             context: What is wanted, shape `B x context`.
             bias: Added to the attention logits, shape `B x heads x T x T` (or broadcasting to it).
-            mask: True where a token is real, shape `B x T`.
+            mask: True where a token is real, shape `B x T`; with a cache, of all tokens so far.
             cache: One a block, from `cache`; holds the tokens before these and is extended by them.
             steering: Added to the modulation of each block, shape `B x layers x 6 width`; an adapter makes it.
 

@@ -250,6 +250,14 @@ class Context:
             return self
         return Context(self.vector[index], None if self.steering is None else self.steering[index])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Context]) -> Context:
+        """Several contexts of one sort in a row; one for all stays one for all."""
+        if len(parts[0].vector) == 1 or len(parts) == 1:
+            return parts[0]
+        steering = [part.steering for part in parts if part.steering is not None]
+        return cls(torch.cat([part.vector for part in parts]), torch.cat(steering) if steering else None)
+
 
 class ContextEncoder(nn.Module):
     """Turns wishes into the context."""

@@ -54,9 +54,9 @@ class WyckoffSettings(Settings):
     known: Literal["avoid", "allow"] = "avoid"
     new_templates: float = Field(default=0.0, ge=0, le=1)
     site_temperature: float = Field(default=1.0, gt=0)
-    element_temperature: float = Field(default=1.0, gt=0)
+    element_temperature: float = Field(default=0.8, gt=0)
     geometry_temperature: float = Field(default=0.7, gt=0)
-    tries: int = Field(default=8, ge=1)
+    tries: int = Field(default=2, ge=1)
     strain: float = Field(default=0.1, gt=0)
     closest: float = Field(default=0.6, ge=0)
     radioactive: bool = False

@@ -200,18 +200,31 @@ class WyckoffModel(nn.Module):
         logits = torch.cat([plain[..., : tk.SITE_AT], site, element, plain[..., tk.SITE_AT :]], dim=-1)
         return logits.masked_fill(~self._blocks[inputs.following], -1e9)
 
-    def number_logits(self, inputs: Inputs, context: Context, cache: list[Cache], sites: Tensor) -> Tensor:
-        """As `forward`, where only numbers can follow: the vocabulary from the volume on, and the last token alone."""
-        h = self.read(inputs, context, cache, sites, self.element_vectors())[:, -1]
+    def number_logits(
+        self, inputs: Inputs, context: Context, cache: list[Cache], sites: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """As `forward`, where only numbers can follow: the vocabulary from the volume on, and the last token alone.
+
+        `mask` is True where a token of the cache or of `inputs` is real, shape `B x tokens`.
+        """
+        h = self.read(inputs, context, cache, sites, self.element_vectors(), mask)[:, -1]
         logits = functional.linear(h, self.head.weight[tk.SITE_AT :], self.head.bias[tk.SITE_AT :])
         return logits.masked_fill(~self._blocks[inputs.following[:, -1], tk.VOLUME_AT :], -1e9)
 
     def read(
-        self, inputs: Inputs, context: Context, cache: list[Cache] | None, sites: Tensor, elements: Tensor
+        self,
+        inputs: Inputs,
+        context: Context,
+        cache: list[Cache] | None,
+        sites: Tensor,
+        elements: Tensor,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The tokens through the backbone, shape `B x T x width`."""
         x = self.embed(inputs, sites, elements)
-        return self.backbone(x, context.vector, cache=cache, steering=context.steering)  # type: ignore[no-any-return]
+        return self.backbone(  # type: ignore[no-any-return]
+            x, context.vector, cache=cache, steering=context.steering, mask=mask
+        )
 
     def loss(self, inputs: Inputs, lowest: Tensor, targets: Tensor, context: Context, smooth: bool = True) -> Tensor:
         """Negative log-likelihood of each next token, nats, shape `B x T`; 0 where there is none.

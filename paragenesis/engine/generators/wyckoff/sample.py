@@ -28,7 +28,7 @@ from paragenesis.engine.generators.wyckoff.tally import Tally
 from paragenesis.engine.generators.wyckoff.tokens import Slot
 
 _CELL_SLOTS = (Slot.RATIO_B, Slot.RATIO_C, Slot.ALPHA, Slot.BETA, Slot.GAMMA)
-_TOGETHER = 128  # templates whose geometries are drawn together
+_TOGETHER = 256  # templates whose geometries are drawn together
 _SPARSE = 0.7  # finished rows leave the batch once fewer than this share of it is alive
 
 
@@ -93,7 +93,7 @@ class Sampler:
             finished = np.flatnonzero(ended & walk.alive)
             if len(finished):
                 done |= {int(partial.row[i]): partial.template(i) for i in finished.tolist()}
-                ends.append((walk.rows(finished, room=walk.length), partial.row[finished]))
+                ends.append((walk.rows(finished, room=0), partial.row[finished]))
             partial.site = np.where(ok & ~ended, site, 0)  # a row that has ended idles on
             walk.retire(ended)
             walk, partial = self._drop(walk, partial, ok)
@@ -141,21 +141,22 @@ class Sampler:
             tries: Geometries to draw for each.
             temperature: Of the distributions of cell and coordinates.
         """
-        for walk, rows, places in drawn.together(which):
+        order = sorted(which, key=lambda place: _numbers(drawn.templates[place]))
+        for first in range(0, len(order), _TOGETHER):
+            places = order[first : first + _TOGETHER]
             part = [drawn.templates[p] for p in places]
             copies = np.repeat(np.arange(len(part)), [tries if _coordinates(t) else 1 for t in part])
-            forms = self._place(part, walk, rows, copies, temperature)
+            forms = self._place(part, drawn.walk(places, room=_numbers(part[-1]) + 1), copies, temperature)
             for i, place in enumerate(places):
                 own = np.flatnonzero(copies == i).tolist()
                 yield place, [form for form in (forms[k] for k in own) if form is not None]
 
     def _place(
-        self, templates: Sequence[Template], walk: _Walk, rows: IntArray, copies: IntArray, temperature: float
+        self, templates: Sequence[Template], walk: _Walk, copies: IntArray, temperature: float
     ) -> list[WyckoffForm | None]:
-        """A form of each copy of templates, which ended in rows of a walk; None where the numbers make no cell."""
+        """A form of each copy of the templates that a walk ended in; None where the numbers make no cell."""
         plan = _Plan.of(templates)
-        walk = walk.rows(rows, room=walk.length + plan.steps)
-        volume = walk.number(plan.slots[:, 0], self.guidance, plan.atoms, *plan.orbit(np.arange(len(rows)), 0))
+        volume = walk.number(plan.slots[:, 0], self.guidance, plan.atoms, *plan.orbit(np.arange(len(templates)), 0))
         walk, plan, logits = walk.rows(copies), plan.rows(copies), volume[torch.from_numpy(copies).to(volume.device)]
         values = np.zeros((len(copies), plan.steps))
         finite = np.ones(len(copies), dtype=np.bool_)
@@ -190,7 +191,7 @@ class Drawn:
     """
 
     templates: list[Template]
-    _ends: list[tuple[_Walk, IntArray]]  # walks of equally many orbits, and the place of each row's template
+    _ends: list[tuple[_Walk, IntArray]]  # walks of one length each, and the place of each row's template
 
     @classmethod
     def of(cls, done: dict[int, Template], ends: list[tuple[_Walk, IntArray]]) -> Drawn:
@@ -198,15 +199,16 @@ class Drawn:
         rows = np.array(sorted(done), dtype=np.int64)
         return cls([done[row] for row in rows.tolist()], [(walk, np.searchsorted(rows, own)) for walk, own in ends])
 
-    def together(self, which: Sequence[int]) -> Iterator[tuple[_Walk, IntArray, list[int]]]:
-        """Dozens of templates with equally many orbits and nearly equally many numbers: a walk, its rows, places."""
-        chosen = np.array(sorted(which), dtype=np.int64)
-        for walk, places in self._ends:
-            rows = np.flatnonzero(np.isin(places, chosen))
-            rows = rows[np.argsort([_numbers(self.templates[places[row]]) for row in rows.tolist()], kind="stable")]
-            for first in range(0, len(rows), _TOGETHER):
-                some = rows[first : first + _TOGETHER]
-                yield walk, some, places[some].tolist()
+    def walk(self, places: Sequence[int], room: int) -> _Walk:
+        """The walks that ended in the templates at some places, in their order, with room for more tokens."""
+        parts, found = [], []
+        for walk, own in self._ends:
+            rows = np.flatnonzero(np.isin(own, places))
+            if len(rows):
+                parts.append((walk, rows))
+                found += own[rows].tolist()
+        order = np.argsort(found)[np.argsort(np.argsort(places))]  # from the order of the parts to that of the places
+        return _Walk.joined(parts, room).rows(order)
 
 
 _BLOCK_START = np.array([tk.BLOCKS[slot][0] for slot in Slot], dtype=np.int64)
@@ -291,6 +293,7 @@ class _Walk:
     groups: Tensor
     alive: Any
     sites: Tensor | None = None
+    mask: Tensor | None = None  # which places of the caches hold a token, room included; None if all do
 
     @classmethod
     def start(cls, model: WyckoffModel, wanted: Context, open_: Context | None, n: int, room: int) -> _Walk:
@@ -320,8 +323,9 @@ class _Walk:
         """As `step`, where a number follows: the vocabulary from the volume on."""
         assert self.sites is not None  # the groups are known by now
         inputs = self._last(following, atoms, site, element, axis)
+        mask = None if self.mask is None else self.mask[:, : self.length + 1]
         out = [
-            self.model.number_logits(inputs, context, cache, self.sites)
+            self.model.number_logits(inputs, context, cache, self.sites, mask)
             for context, cache in zip(self.contexts, self.caches, strict=True)
         ]
         return _guided(out, guidance)
@@ -359,7 +363,7 @@ class _Walk:
         return self.caches[0][0].length
 
     def rows(self, index: IntArray, room: int | None = None) -> _Walk:
-        """Some rows, which may repeat, with room for so many tokens."""
+        """Some rows, which may repeat, with room for so many tokens more; as much as before if not given."""
         at = torch.from_numpy(index).to(self.token.device)
         return _Walk(
             self.model,
@@ -370,6 +374,32 @@ class _Walk:
             self.groups[at],
             self.alive[index],
             None if self.sites is None else self.sites[at],
+            None if self.mask is None else self.mask[at],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[_Walk, IntArray]], room: int) -> _Walk:
+        """Some rows of several walks, whose groups are known, with room for so many tokens more."""
+        walks = [walk.rows(rows, room=0) for walk, rows in parts]
+        length = max(walk.length for walk in walks)
+        caches = []
+        for twin in range(len(walks[0].caches)):
+            layers = zip(*(walk.caches[twin] for walk in walks), strict=True)
+            caches.append([Cache.joined(layer, room) for layer in layers])
+        begin = torch.tensor([length - walk.length for walk in walks]).repeat_interleave(
+            torch.tensor([len(walk.token) for walk in walks])
+        )
+        token = torch.cat([walk.token for walk in walks])
+        return cls(
+            walks[0].model,
+            tuple(Context.joined(same) for same in zip(*(walk.contexts for walk in walks), strict=True)),
+            tuple(caches),
+            token,
+            torch.cat([walk.slot for walk in walks]),
+            torch.cat([walk.groups for walk in walks]),
+            np.concatenate([walk.alive for walk in walks]),
+            torch.cat([walk.sites for walk in walks if walk.sites is not None]),
+            (torch.arange(length + room) >= begin[:, None]).to(token.device),
         )
 
 
