@@ -305,56 +305,62 @@ def _within(ranges: Mapping[str, tuple[float, float]], values: Mapping[str, Floa
 
 
 def prediction(judge: Judge, arms: Sequence[Arm], options: argparse.Namespace) -> dict[str, Any]:
-    """Crystals of held-out compositions, found by a generator that was told the composition and the number of atoms."""
+    """Crystals of held-out compositions, found by a generator that was told the composition and the number of atoms.
+
+    All samples are held against the known crystals as they were generated; those of the first compositions, as many as
+    `--relax` samples make, after relaxation, too.
+    """
     from paragenesis.engine.generators.learned.checkpoint import load_checkpoint
 
     file = options.flow or shipped_weights("flow")
     held_out = load_checkpoint(file, "flow").config["held_out"][: options.compositions]
     arm = Arm("flow", "flow", weights={"flow": "weights"}).with_weights({"flow": Path(file)})
+    relaxed = min(len(held_out), options.relax // options.tries)
     rows, results = [], []
     for seed in options.seeds:
-        found = [_predicted(judge, arm, formula, options.tries, seed) for formula in held_out]
-        for state in ("before", "after"):
-            any_ = Figure(
-                name=f"found, {state} relaxation",
-                count=sum(any(f[state]) for f in found),
-                n=len(found),
-                of="compositions",
-            )
-            each = Figure(
-                name=f"samples, {state} relaxation",
-                count=sum(sum(f[state]) for f in found),
-                n=sum(len(f[state]) for f in found),
-                of="samples",
-            )
-            rows.append([f"{state} relaxation, seed {seed}", _percent(any_), _percent(each)])
-            results.append({"seed": seed, "found": any_.record(), "samples": each.record()})
-    print(
-        markdown(
-            [f"{len(held_out)} compositions, {options.tries} samples each", "found, %", "samples that match, %"], rows
-        )
-    )
+        guesses = [_guesses(judge, arm, formula, options.tries, seed) for formula in held_out]
+        before = [_matched(judge, *guess, relax=False) for guess in guesses]
+        after = [_matched(judge, *guess, relax=True) for guess in guesses[:relaxed]]
+        states = {"as generated": before, "as generated, these": before[:relaxed], "relaxed": after}
+        for state, found in states.items():
+            figures = _found(found, state)
+            rows.append([f"{state}, {len(found)} compositions, seed {seed}", *map(_percent, figures)])
+            results.append({"seed": seed, "state": state, "figures": [figure.record() for figure in figures]})
+    head = [f"structure prediction, {options.tries} samples a composition", "compositions found, %", "samples, %"]
+    print(markdown(head, rows))
     return {"task": "prediction", "compositions": held_out, "results": results}
 
 
-def _predicted(judge: Judge, arm: Arm, formula: str, tries: int, seed: int) -> dict[str, list[bool]]:
-    """Whether each sample is a known crystal of its composition, before and after relaxation."""
-    from pymatgen.core.structure_matcher import StructureMatcher
-
-    matcher = StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10)
+def _guesses(judge: Judge, arm: Arm, formula: str, tries: int, seed: int) -> tuple[str, Crystals, Crystals]:
+    """A name for the samples of a composition, the samples, and the known crystals of it."""
     training = judge.training.crystals
     truth = training[[i for i, f in enumerate(training.formulas) if f == formula]]
     one = replace(arm, name=f"prediction, {formula}", condition=_cell_of(formula, truth))
     crystals, _ = judge.generated(one, tries, seed)
-    name = f"{one.name}/{one.digest}/{tries}/{seed}"
-    relaxed = judge.scored(name, crystals, np.arange(len(crystals))).crystals
+    return f"{one.name}/{one.digest}/{tries}/{seed}", crystals, truth
+
+
+def _matched(judge: Judge, name: str, crystals: Crystals, truth: Crystals, *, relax: bool) -> list[bool]:
+    """Whether each sample is a known crystal of its composition."""
+    from pymatgen.core.structure_matcher import StructureMatcher
+
+    matcher = StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10)
+    if relax:
+        crystals = judge.scored(name, crystals, np.arange(len(crystals))).crystals
     targets = truth.to_structures()
 
-    def matches(some: Crystals) -> list[bool]:
-        return [any(matcher.fit(target, guess) for target in targets) for guess in some.to_structures()]
+    def matches() -> list[bool]:
+        return [any(matcher.fit(target, guess) for target in targets) for guess in crystals.to_structures()]
 
-    key = f"{name}/{judge.scorer_digest}/matches"
-    return dict(judge.work.once(key, lambda: {"before": matches(crystals), "after": matches(relaxed)}))
+    key = f"{name}/{judge.scorer_digest}/matches/relaxed" if relax else f"{name}/matches"
+    return list(judge.work.once(key, matches))
+
+
+def _found(found: Sequence[Sequence[bool]], state: str) -> tuple[Figure, Figure]:
+    """The share of compositions with a match, and of samples."""
+    any_ = Figure(name=f"found, {state}", count=sum(map(any, found)), n=len(found), of="compositions")
+    each = Figure(name=f"samples, {state}", count=sum(map(sum, found)), n=sum(map(len, found)), of="samples")
+    return any_, each
 
 
 def _cell_of(formula: str, truth: Crystals) -> dict[str, Any]:

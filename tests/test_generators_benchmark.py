@@ -231,11 +231,14 @@ def test_predictions_are_matched_before_and_after_relaxation(
     monkeypatch.setattr(script("bench_arms").Arm, "generator", lambda *_: Copies(data))
     (tmp_path / "flow.safetensors").write_bytes(b"weights")
     more = ["--task", "prediction", "--flow", str(tmp_path / "flow.safetensors"), "--compositions", "2", "--tries", "3"]
-    script("generators").main([*words, *more, "--seeds", "0"])
-    found, samples = cells(capsys.readouterr().out)["before relaxation, seed 0"]
+    script("generators").main([*words, *more, "--seeds", "0", "--relax", "5"])  # of one composition, that is
+    table = cells(capsys.readouterr().out)
+    found, samples = table["as generated, 2 compositions, seed 0"]
     assert found.startswith("100.0")
     assert found.endswith("of 2")
     assert samples.endswith("of 6")
+    assert table["as generated, these, 1 compositions, seed 0"][1].endswith("of 3")
+    assert table["relaxed, 1 compositions, seed 0"][1].endswith("of 3")
 
 
 def test_targets_need_weights_of_the_first_half(script: Callable[[str], ModuleType], words: list[str]) -> None:
