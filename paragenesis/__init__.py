@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paragenesis.crystals import Crystals as Crystals
     from paragenesis.crystals import Relaxed as Relaxed
+    from paragenesis.engine.ask_tell import decide as decide
     from paragenesis.engine.generators import Condition as Condition
     from paragenesis.engine.generators import Generator as Generator
     from paragenesis.engine.generators import check_generator as check_generator
@@ -47,6 +48,7 @@ _HOME = {
     "check_generator": "engine.generators",
     "check_objective": "objectives",
     "check_oracle": "engine.oracles",
+    "decide": "engine.ask_tell",
     "export_crystals": "engine.ledger",
     "objective": "objectives",
     "run": "launch",

@@ -2,14 +2,15 @@
 
 For every item the whole chain of calls is queued at once, each taking the reference of the one before: what a stage
 makes goes straight to the next stage's process, and the driver only ever fetches the last result. At most a window
-of items is in flight. Outcomes come back in the order of the items, which makes a campaign with Ray commit exactly
-what the in-process executor commits.
+of items is in flight. The outcomes of a stream come back in the order of the items, which makes a campaign with Ray
+commit exactly what the in-process executor commits; those of a queue as they are done, whatever is streamed meanwhile.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import ray
@@ -45,22 +46,26 @@ class RayExecutor:
         Raises:
             ExecutionError: Workers cannot be placed or started, or keep dying.
         """
-        self._open(stages)
-        specs = [(spec.name, [self._share(spec)]) for spec in stages]
-        shared = [ray.put(context)]
-        pools = [self._pools[spec.host] for spec in stages]
-        limit = window([len(pool) for pool in pools])
-        flying: deque[list[ray.ObjectRef[Outcome]]] = deque()
+        route = self._route(stages, context)
+        flying: deque[_Chain] = deque()
         try:
             for item in items:
-                if len(flying) >= limit:
-                    yield self._land(flying.popleft(), pools)
-                flying.append(_launch(item, specs, pools, shared))
+                if len(flying) >= route.limit:
+                    yield route.land(flying.popleft())
+                flying.append(route.launch(item))
             while flying:
-                yield self._land(flying.popleft(), pools)
+                yield route.land(flying.popleft())
         finally:
             for chain in flying:  # the consumer left early: what is queued will not be asked for
-                self._abandon(chain, pools)
+                route.abandon(chain)
+
+    def queue(self, stages: Sequence[StageSpec], context: Any) -> RayQueue:
+        """A queue whose items are worked on while others are streamed.
+
+        Raises:
+            ExecutionError: Workers cannot be placed or started.
+        """
+        return RayQueue(self._route(stages, context))
 
     def close(self) -> None:
         """Stop the workers and leave the cluster, ending it if it was started here."""
@@ -77,6 +82,12 @@ class RayExecutor:
     def __exit__(self, *_: object) -> None:
         """Close on leaving."""
         self.close()
+
+    def _route(self, stages: Sequence[StageSpec], context: Any) -> _Route:
+        """The way through stages, with their workers up."""
+        self._open(stages)
+        specs = [(spec.name, [self._share(spec)]) for spec in stages]
+        return _Route(specs, [self._pools[spec.host] for spec in stages], [ray.put(context)])
 
     def _open(self, stages: Sequence[StageSpec]) -> None:
         """Start the workers of hosts that are not there yet."""
@@ -102,7 +113,74 @@ class RayExecutor:
             kept = self._specs[spec.name] = (spec, ray.put(spec))
         return kept[1]
 
-    def _land(self, chain: list[ray.ObjectRef[Outcome]], pools: Sequence[WorkerPool]) -> Outcome:
+
+class RayQueue:
+    """Items under way on the workers, whose outcomes are taken as they come."""
+
+    def __init__(self, route: _Route) -> None:
+        """Start empty."""
+        self._route = route
+        self._waiting: deque[tuple[str, Any]] = deque()
+        self._flying: dict[str, _Chain] = {}
+
+    def put(self, name: str, item: Any) -> None:
+        """Send an item on its way as soon as there is a worker for it."""
+        self._waiting.append((name, item))
+        self._launch()
+
+    def take(self, timeout: float | None = None) -> tuple[str, Outcome] | None:
+        """Name and outcome of an item that is done; None if there is none within so many seconds.
+
+        Raises:
+            ExecutionError: A worker cannot do its work, or keeps dying.
+        """
+        ends = {chain[-1]: name for name, chain in self._flying.items()}
+        done, _ = ray.wait(list(ends), num_returns=1, timeout=timeout) if ends else ([], [])
+        if not done:
+            return None
+        name = ends[done[0]]
+        outcome = self._route.land(self._flying.pop(name))
+        self._launch()
+        return name, outcome
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        self._waiting.clear()
+        for chain in self._flying.values():
+            self._route.abandon(chain)
+        self._flying.clear()
+
+    def _launch(self) -> None:
+        """Keep the workers busy, each with one item more, so that items go to whoever is done first."""
+        while self._waiting and len(self._flying) < self._route.limit:
+            name, item = self._waiting.popleft()
+            self._flying[name] = self._route.launch(item)
+
+
+_Chain = list["ray.ObjectRef[Outcome]"]
+
+
+@dataclass(frozen=True)
+class _Route:
+    """The way of items through stages: each stage's name and specification, its workers, and the context."""
+
+    specs: Sequence[tuple[str, list[Any]]]
+    pools: Sequence[WorkerPool]
+    context: list[Any]
+
+    @property
+    def limit(self) -> int:
+        """How many items may be in flight at once."""
+        return window([len(pool) for pool in self.pools])
+
+    def launch(self, item: Any) -> _Chain:
+        """Queue an item's calls through all stages; each waits for the one before, none passes through this process."""
+        chain: _Chain = []
+        for (name, spec), pool in zip(self.specs, self.pools, strict=True):
+            chain.append(pool.submit(name, spec, chain[-1] if chain else Outcome(value=item), self.context))
+        return chain
+
+    def land(self, chain: _Chain) -> Outcome:
         """Fetch the last result of a chain and close its books."""
         try:
             outcome: Outcome = ray.get(chain[-1])
@@ -114,22 +192,12 @@ class RayExecutor:
                 f"a worker died again and again ({describe(error)}); run the campaign again to resume it"
             ) from error
         finally:
-            for reference, pool in zip(chain, pools, strict=True):
+            for reference, pool in zip(chain, self.pools, strict=True):
                 pool.settle(reference)
         return outcome
 
-    @staticmethod
-    def _abandon(chain: list[ray.ObjectRef[Outcome]], pools: Sequence[WorkerPool]) -> None:
-        for reference, pool in zip(chain, pools, strict=True):
+    def abandon(self, chain: _Chain) -> None:
+        """Cancel what is queued of a chain."""
+        for reference, pool in zip(chain, self.pools, strict=True):
             ray.cancel(reference)
             pool.settle(reference)
-
-
-def _launch(
-    item: Any, specs: Sequence[tuple[str, list[Any]]], pools: Sequence[WorkerPool], context: list[Any]
-) -> list[ray.ObjectRef[Outcome]]:
-    """Queue an item's calls through all stages; each waits for the one before, none passes through this process."""
-    chain: list[ray.ObjectRef[Outcome]] = []
-    for (name, spec), pool in zip(specs, pools, strict=True):
-        chain.append(pool.submit(name, spec, chain[-1] if chain else Outcome(value=item), context))
-    return chain

@@ -126,5 +126,5 @@ def at_least(goal: Goal, utility: float) -> tuple[float | None, float | None]:
             return value - distance, value + distance
         case Range(low=low, high=high):
             distance = max(-utility, 0.0)
-            return low - distance, high + distance
+            return None if low is None else low - distance, None if high is None else high + distance
     raise InputError(f"rounds cannot follow the goal '{type(goal).__name__}'; set aims.follow = \"none\"")

@@ -6,7 +6,7 @@ For every round:
     plan     who makes how many crystals, and what they aim at, by what came of the rounds before
     fill     generate -> screen -> relax -> assess, chunk by chunk, each committed to the ledger
     decide   triage, surrogate, hypervolume score, DPP: the batch worth verifying
-    verify   the oracle judges the batch at its own level of theory
+    verify   the oracle judges the batch at its own level of theory; its answers may come in later rounds
     close    count, measure, export; the next round learns from what the ledger holds
 
 Every step reads what it needs from the ledger and writes what it found there, under a key that says what it is. So a
@@ -17,6 +17,7 @@ is done again with the same result.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from paragenesis.engine.screening.novelty import Seen
 from paragenesis.engine.spec import CampaignSpec, as_old_as
 from paragenesis.engine.stages import Chunk, ChunkTask, RoundContext, Verification
 from paragenesis.engine.verdict import Verdict
+from paragenesis.engine.verification import Asked, UnderWay, patience
 from paragenesis.errors import ExecutionError, InputError
 
 
@@ -114,6 +116,9 @@ class Campaign:
         self.ledger = ledger
         self._executor = executor
         self._notify = notify
+        workers = kit.spec.resources.oracle
+        self._ask = kit.verify if workers is None else replace(kit.verify, host="oracle", resources=workers)
+        self._under_way = UnderWay(ledger, executor, self._ask)
 
     @property
     def spec(self) -> CampaignSpec:
@@ -121,25 +126,43 @@ class Campaign:
         return self.kit.spec
 
     def run(self, rounds: int | None = None) -> None:
-        """Run all rounds that are not closed yet.
+        """Run all rounds that are not closed yet; the last one collects every verification that is under way.
 
         Args:
             rounds: How many rounds in all; the specification's number by default.
         """
-        closed = set(self.ledger.closed_rounds())
-        for number in range(1, (rounds or self.spec.rounds) + 1):
-            if number not in closed:
-                self.run_round(number)
+        closed, last = set(self.ledger.closed_rounds()), rounds or self.spec.rounds
+        try:
+            for number in range(1, last + 1):
+                if number not in closed:
+                    self.run_round(number, last=number == last)
+        finally:
+            self._under_way.close()
         self.ledger.report_activity(f"finished: {len(self.ledger.closed_rounds())} rounds are closed")
 
-    def run_round(self, number: int) -> None:
-        """Run one round from where it stands to its close."""
+    def run_round(self, number: int, *, last: bool = False) -> None:
+        """Run one round from where it stands to its close.
+
+        Args:
+            number: The round.
+            last: It waits for the answers that earlier rounds did not wait for.
+        """
         self.ledger.open_round(number, self._condition(number))
+        if self._outlasting:
+            self._under_way.send()  # after a resume; otherwise what is pending is under way
         self._learn(number)
         self._fill(number)
         self._decide(number)
-        self._verify(number)
+        if self._outlasting:
+            self._verify_until(number, last)
+        else:
+            self._verify(number)
         self._close(number)
+
+    @property
+    def _outlasting(self) -> bool:
+        """Whether a verification may outlast its round."""
+        return self.spec.verification.close != "all"
 
     def _condition(self, number: int) -> str:
         """The round's condition as JSON; as it was opened, if that says the same in the words of an older version."""
@@ -207,6 +230,7 @@ class Campaign:
             self.ledger.commit(task.key, number, "chunk", chunk_tables(chunk))
             done += task.n
             self._tell(number, "fill", done, total, f"{len(chunk.alive)} of {len(chunk.crystals)} kept ({task.key})")
+            self._take_late(number)
 
     def _plan(self, number: int) -> list[ChunkTask]:
         """The round's chunks, as they were committed when the round began."""
@@ -231,6 +255,7 @@ class Campaign:
         """Commit what is verified this round, and why."""
         if self.ledger.committed(number, "selection"):
             return
+        self._take_late(number)
         self._tell(number, "decide", 0, self.spec.decision.q, "fitting the surrogate and choosing the batch")
         decision = decide_round(self.ledger, self.kit, number)
         tables = decision_tables(number, decision, [o.name for o in self.kit.objectives])
@@ -240,9 +265,8 @@ class Campaign:
     # --- verify ----------------------------------------------------------------------------------------------------
 
     def _verify(self, number: int) -> None:
-        """Commit the oracle's answer for every selected crystal."""
-        selected = self.ledger.query("SELECT candidate_id FROM selections WHERE round = ? ORDER BY rank", (number,))
-        ids: list[str] = selected.column("candidate_id").to_pylist()
+        """Commit the oracle's answer for every selected crystal, in the order of their ranks."""
+        ids = self._selected(number)
         committed = self.ledger.committed(number, "verification")
         todo = [i for i in ids if _verify_key(number, i) not in committed]
         done = len(ids) - len(todo)
@@ -252,16 +276,63 @@ class Campaign:
         )
         where = {candidate: i for i, candidate in enumerate(crystals.ids)}
         items = [crystals[where[candidate]] for candidate in todo]
-        names = [o.name for o in self.kit.objectives]
-        for candidate, outcome in zip(todo, self._executor.stream([self.kit.verify], items, None), strict=True):
-            answer: Verification = _result(outcome, candidate)
-            tables = verification_tables(number, answer, self.kit.level, names)
-            self.ledger.commit(_verify_key(number, candidate), number, "verification", tables)
+        for candidate, outcome in zip(todo, self._executor.stream([self._ask], items, None), strict=True):
+            said = self._write(number, Asked(number, candidate), outcome)
             done += 1
-            said = answer.errors.get(0) or ", ".join(
-                f"{n} {v:.4g}" for n, v in zip(names, answer.values[0], strict=True)
-            )
-            self._tell(number, "verify", done, len(ids), f"{crystals[where[candidate]].formulas[0]}: {said}")
+            self._tell(number, "verify", done, len(ids), said)
+
+    def _verify_until(self, number: int, last: bool) -> None:
+        """Commit answers as they come, of this and of earlier rounds, until the round may close."""
+        if self.ledger.committed(number, "yield"):
+            return  # it has begun to close: what comes now belongs to the next round
+        began, ids = time.monotonic(), self._selected(number)
+        answered = self.ledger.query(
+            "SELECT s.candidate_id FROM selections s SEMI JOIN verifications USING (candidate_id) WHERE s.round = ?",
+            (number,),
+        ).num_rows
+        self._under_way.send()
+        self._tell(number, "verify", answered, len(ids), f"asking the oracle ({self.kit.level.key})")
+        wait: float | None = None
+        while True:
+            if wait != 0:  # in the end, what is there already is taken without waiting
+                wait = patience(
+                    self.spec.verification,
+                    chosen=len(ids),
+                    answered=answered,
+                    under_way=len(self._under_way),
+                    seconds=time.monotonic() - began,
+                    last=last,
+                )
+            taken = self._under_way.take(wait)
+            if taken is not None:
+                said = self._write(number, *taken)
+                answered += taken[0].round == number
+                self._tell(number, "verify", answered, len(ids), said)
+            elif wait == 0:
+                break
+        if len(self._under_way):
+            self._tell(number, "verify", answered, len(ids), f"{len(self._under_way)} verifications are pending")
+
+    def _take_late(self, number: int) -> None:
+        """Commit the answers to earlier rounds that are there by now; the decision to come knows of them."""
+        while (taken := self._under_way.take(0)) is not None:
+            said = self._write(number, *taken, before_decision=True)
+            self.ledger.report_activity(f"round {number}, a late answer to round {taken[0].round}: {said}")
+
+    def _selected(self, number: int) -> list[str]:
+        """Ids of a round's batch, best first."""
+        selected = self.ledger.query("SELECT candidate_id FROM selections WHERE round = ? ORDER BY rank", (number,))
+        ids: list[str] = selected.column("candidate_id").to_pylist()
+        return ids
+
+    def _write(self, number: int, asked: Asked, outcome: Outcome, *, before_decision: bool = False) -> str:
+        """Commit an answer in the round in which it came; the answer in words."""
+        answer: Verification = _result(outcome, asked.candidate)
+        names = [o.name for o in self.kit.objectives]
+        tables = verification_tables(number, answer, self.kit.level, names, before_decision=before_decision)
+        self.ledger.commit(_verify_key(asked.round, asked.candidate), number, "verification", tables)
+        values = (f"{n} {v:.4g}" for n, v in zip(names, answer.values[0], strict=True))
+        return f"{answer.verified.crystals.formulas[0]}: {answer.errors.get(0) or ', '.join(values)}"
 
     # --- close -----------------------------------------------------------------------------------------------------
 

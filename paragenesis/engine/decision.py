@@ -20,8 +20,9 @@ from paragenesis.engine.acquisition.triage import Evidence, Triaged, triage
 from paragenesis.engine.descriptors import describe
 from paragenesis.engine.ledger import LedgerReader
 from paragenesis.engine.metrics import calibration
-from paragenesis.engine.preflight import Kit
+from paragenesis.engine.preflight import Kit, formulation
 from paragenesis.engine.surrogate import ResidualSurrogate
+from paragenesis.engine.verification import foretold, known_before, pending_before, verified_where
 from paragenesis.objectives.contract import Objective
 
 # conditions on `candidates`
@@ -82,15 +83,22 @@ def decide_round(ledger: LedgerReader, kit: Kit, number: int) -> Decision:
     if len(pool) and len(labelled.crystals):
         surrogate.fit(X_labelled, labelled.values - labelled.mean, prior_std=labelled.std, pool=X)
     mean, std = surrogate.predict(X, prior_mean, prior_std) if len(pool) else (prior_mean, prior_std)
-    held = triage(_evidence(ledger, kit, mean, std), kit.spec.triage)
+    held = triage(_evidence(ledger, kit, mean, std, utilities(kit.objectives, labelled.values)), kit.spec.triage)
     open_rows = np.setdiff1d(np.arange(len(pool)), [t.index for t in held])
-    utility_mean, utility_std = _utility_moments(kit.objectives, mean[open_rows], std[open_rows])
+    problem = formulation(kit.spec, kit.objectives)
+    utility_mean, utility_std = problem.moments(mean[open_rows], std[open_rows])
+    likely = problem.probability(mean[open_rows], std[open_rows])
+    hits = kit.spec.decision.strategy == "hits"
     selection = select_batch(
         X[open_rows],
         utility_mean,
         utility_std,
-        observed=utilities(kit.objectives, labelled.values),
+        observed=problem.observed(labelled.values),
         given=X_labelled,
+        pending=_pending(ledger, kit, number, surrogate),
+        hit_probability=likely if hits else None,
+        feasible=None if hits else likely,
+        cost=None if kit.costs is None else kit.costs(pool[open_rows]),
         settings=kit.spec.decision,
         reference_point=reference_point(ledger, kit),
         seed=int(np.random.SeedSequence([kit.spec.seed, number]).generate_state(1)[0]),
@@ -104,19 +112,16 @@ def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]
     before = verified_before(ledger, kit, number)
     so_far = verified_before(ledger, kit, number + 1)
     new = verified_in(ledger, kit, f"round = {int(number)}")
-    observed = utilities(kit.objectives, so_far.values)
+    problem = formulation(kit.spec, kit.objectives)
+    observed = problem.observed(so_far.values)
     reference = reference_point(ledger, kit)
     if reference is None and np.isfinite(observed).all(1).any():
-        everything, _ = predicted(ledger, kit, KEPT, "ensemble")
-        reference = infer_reference_point(observed, utilities(kit.objectives, everything))
+        everything, std = predicted(ledger, kit, KEPT, "ensemble")
+        reference = infer_reference_point(observed, problem.moments(everything, np.zeros_like(std))[0])
     names = [o.name for o in kit.objectives]
-    foretold_mean, foretold_std = predicted(ledger, kit, _selected_in(number), posterior_model(number))
-    selected = ledger.crystals(_selected_in(number)).ids
-    row = {candidate: i for i, candidate in enumerate(selected)}
-    rows = [row[candidate] for candidate in new.crystals.ids]
+    expected, std = foretold(ledger, kit, verified_where(f"round = {int(number)}"))
     reports = {
-        name: _plain(asdict(calibration(new.values[:, j], foretold_mean[rows, j], foretold_std[rows, j])))
-        for j, name in enumerate(names)
+        name: _plain(asdict(calibration(new.values[:, j], expected[:, j], std[:, j]))) for j, name in enumerate(names)
     }
     return {
         "hits": sum(is_hit(kit, values) for values in new.values),
@@ -143,7 +148,7 @@ def reference_point(ledger: LedgerReader, kit: Kit) -> FloatArray | None:
     """The campaign's reference point in utilities: as specified, or as inferred when its first round closed."""
     given = reference_utilities(kit.spec.decision, [o.goal for o in kit.objectives])
     if given is not None:
-        return given
+        return given[list(formulation(kit.spec, kit.objectives).along)]
     stored = ledger.query("SELECT ref_point FROM rounds WHERE ref_point IS NOT NULL ORDER BY round LIMIT 1")
     if not stored.num_rows:
         return None
@@ -152,13 +157,13 @@ def reference_point(ledger: LedgerReader, kit: Kit) -> FloatArray | None:
 
 
 def verified_before(ledger: LedgerReader, kit: Kit, number: int) -> Labelled:
-    """What the oracle said in rounds before `number`."""
-    return verified_in(ledger, kit, f"round < {int(number)}")
+    """What the oracle had said before the decision of round `number`."""
+    return verified_in(ledger, kit, known_before(number))
 
 
 def verified_in(ledger: LedgerReader, kit: Kit, rounds: str) -> Labelled:
     """What the oracle said in some rounds, with what the ensemble had said of the same crystals."""
-    which = f"candidate_id IN (SELECT candidate_id FROM verifications WHERE status = 'verified' AND {rounds})"
+    which = verified_where(rounds)
     mean, std = predicted(ledger, kit, which, "ensemble")
     return Labelled(ledger.crystals(which), verified_values(ledger, kit, which), mean, std)
 
@@ -194,7 +199,7 @@ def prediction(ledger: LedgerReader, which: str, model: str, name: str) -> tuple
     return _floats(found, "mean"), _floats(found, "std")
 
 
-def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray) -> Evidence:
+def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray, observed: FloatArray) -> Evidence:
     """What triage needs to know of the pool."""
 
     def table(name: str) -> FloatArray:
@@ -208,19 +213,22 @@ def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray)
         formation_energies=table("formation_energy"),
         hull_distances=table("energy_above_hull"),
         max_forces=table("max_force"),
+        observed=observed,
     )
 
 
-def _utility_moments(
-    objectives: Sequence[Objective], mean: FloatArray, std: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of the utilities, shape `n x m` each."""
-    moments = [o.goal.utility_moments(mean[:, j], std[:, j]) for j, o in enumerate(objectives)]
-    return np.stack([m[0] for m in moments], axis=1), np.stack([m[1] for m in moments], axis=1)
-
-
-def _selected_in(number: int) -> str:
-    return f"candidate_id IN (SELECT candidate_id FROM selections WHERE round = {int(number)})"
+def _pending(
+    ledger: LedgerReader, kit: Kit, number: int, surrogate: ResidualSurrogate
+) -> tuple[FloatArray, FloatArray] | None:
+    """Descriptors and expected utilities of what is being verified, `p x d` and `p x axes`; None if nothing is."""
+    ids = pending_before(ledger, kit, number)
+    if not ids:
+        return None
+    which = "candidate_id IN (" + ", ".join("'" + one.replace("'", "''") + "'" for one in ids) + ")"
+    crystals = ledger.crystals(which)
+    X = describe(crystals)
+    mean, std = surrogate.predict(X, *predicted(ledger, kit, which, "ensemble"))
+    return X, formulation(kit.spec, kit.objectives).moments(mean, std)[0]
 
 
 def _floats(table: Any, name: str) -> FloatArray:

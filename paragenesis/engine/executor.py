@@ -2,16 +2,18 @@
 
 A stage is a plain class: built once on its worker from a few frozen arguments, kept there, and called as
 `stage(item, context)`; the context is shared by all items of a stream. An executor hosts stages and streams items
-through them, keeps a bounded number in flight, and returns the outcomes **in the order of the items**. This file
-has the contract and the in-process executor; Ray's stands in `paragenesis.actors`.
+through them, keeps a bounded number in flight, and returns the outcomes **in the order of the items**. Items that may
+outlast a round go through a queue instead, which gives each outcome as it comes. This file has the contracts and the
+in-process executor; Ray's stands in `paragenesis.actors`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from pydantic import Field
 
@@ -78,6 +80,67 @@ class Executor(Protocol):
     def close(self) -> None:
         """Give all workers back."""
         ...
+
+
+class Queue(Protocol):
+    """Items under way through some stages, whose outcomes are taken as they come, in any order."""
+
+    def put(self, name: str, item: Any) -> None:
+        """Send an item on its way, under a name that no other item under way has."""
+        ...
+
+    def take(self, timeout: float | None = None) -> tuple[str, Outcome] | None:
+        """Name and outcome of an item that is done; None if nothing is under way, or none is done in time.
+
+        Args:
+            timeout: How many seconds to wait; 0 only looks, None waits as long as it takes.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        ...
+
+
+@runtime_checkable
+class Queueing(Protocol):
+    """What an executor may have beside `stream`: queues that work on while other items are streamed."""
+
+    def queue(self, stages: Sequence[StageSpec], context: Any) -> Queue:
+        """A queue through stages."""
+        ...
+
+
+def open_queue(executor: Executor, stages: Sequence[StageSpec], context: Any) -> Queue:
+    """The executor's queue through stages; for one that has none, a queue that works only while it is waited for."""
+    if isinstance(executor, Queueing):
+        return executor.queue(stages, context)
+    return OneByOne(executor, stages, context)
+
+
+class OneByOne:
+    """A queue on any executor: streams one item when an outcome is waited for, first come, first served."""
+
+    def __init__(self, executor: Executor, stages: Sequence[StageSpec], context: Any) -> None:
+        """Start empty."""
+        self._executor, self._stages, self._context = executor, stages, context
+        self._waiting: deque[tuple[str, Any]] = deque()
+
+    def put(self, name: str, item: Any) -> None:
+        """Keep an item until its turn."""
+        self._waiting.append((name, item))
+
+    def take(self, timeout: float | None = None) -> tuple[str, Outcome] | None:
+        """The first item's outcome, however long it takes; None if nothing waits, or with a timeout of 0."""
+        if timeout == 0 or not self._waiting:
+            return None
+        name, item = self._waiting.popleft()
+        [outcome] = self._executor.stream(self._stages, [item], self._context)
+        return name, outcome
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
 
 
 class Host:

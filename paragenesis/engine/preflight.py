@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.acquisition.select import reference_utilities
 from paragenesis.engine.executor import Resources, StageSpec
+from paragenesis.engine.formulation import Formulation
 from paragenesis.engine.hull import Hull, check_pairing
 from paragenesis.engine.learning import Learn
 from paragenesis.engine.level import Level
-from paragenesis.engine.oracles.contract import Oracle
+from paragenesis.engine.oracles.contract import Oracle, estimated_costs
 from paragenesis.engine.oracles.potential import PotentialOracle
 from paragenesis.engine.plugins import build_generator, build_oracle
 from paragenesis.engine.potentials.contract import Potential, load_potential
@@ -52,6 +54,7 @@ class Kit:
         learners: Names of the generators that are fine-tuned.
         followed: By generator, the properties it is asked for as the front moves, by the index of their objective.
         level: The oracle's level of theory.
+        costs: What the oracle expects the verification of crystals to cost; None where no budget asks for it.
         meta: What the ledger keeps of it, as JSON texts by name.
     """
 
@@ -64,6 +67,7 @@ class Kit:
     learners: tuple[str, ...]
     followed: Mapping[str, Mapping[int, str]]
     level: Level
+    costs: Callable[[Crystals], FloatArray] | None
     meta: Mapping[str, str]
 
 
@@ -97,6 +101,7 @@ def prepare(spec: CampaignSpec) -> Kit:
         _check_known_answers(oracle.potential)
         make_oracle = partial(make_oracle, references=oracle.references)  # so that no worker computes them again
     reference_utilities(spec.decision, [o.goal for o in objectives])
+    formulation(spec, objectives)
     pairings.append(check_pairing(oracle.level, hull, spec.hull.mixed))
     screen = partial(Screen, spec.screening.located(spec.directory))
     pupils = {name: generators[name] for name in learners}
@@ -110,6 +115,7 @@ def prepare(spec: CampaignSpec) -> Kit:
         learners=learners,
         followed=followed,
         level=oracle.level,
+        costs=None if spec.decision.budget is None else partial(estimated_costs, oracle),
         meta=_meta(spec, objectives, potentials, references, hull, [p for p in pairings if p], oracle)
         | {"generators": json.dumps(roles(spec, objectives, learners, followed), sort_keys=True)},
     )
@@ -142,6 +148,17 @@ def load_objectives(spec: CampaignSpec) -> tuple[Objective, ...]:
         if rule.objective not in names:
             raise InputError(f"hits: '{rule.objective}' is no objective of this campaign; there are {', '.join(names)}")
     return tuple(objectives)
+
+
+def formulation(spec: CampaignSpec, objectives: Sequence[Objective]) -> Formulation:
+    """What a campaign trades and what it must have.
+
+    Raises:
+        InputError: Its strategy asks for hits, but nothing says what a hit is.
+    """
+    names = [o.name for o in objectives]
+    hits = [(names.index(rule.objective), interval) for rule in spec.hits if (interval := rule.interval) is not None]
+    return Formulation.of([o.goal for o in objectives], spec.decision.strategy, hits)
 
 
 def build_ensemble(

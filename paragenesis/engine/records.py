@@ -110,8 +110,18 @@ def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) 
     }
 
 
-def verification_tables(round_: int, verification: Verification, level: Level, objectives: Sequence[str]) -> Tables:
-    """Rows of `verifications`, `verified_structures` and `levels` for an oracle's answer."""
+def verification_tables(
+    round_: int, verification: Verification, level: Level, objectives: Sequence[str], *, before_decision: bool = False
+) -> Tables:
+    """Rows of `verifications`, `verified_structures` and `levels` for an oracle's answer.
+
+    Args:
+        round_: The round in which it came.
+        verification: The answer.
+        level: Its level of theory.
+        objectives: Names of the objectives.
+        before_decision: It is of an earlier round's crystal, and came before this round's decision.
+    """
     verified, errors = verification.verified, verification.errors
     ids, m = verified.crystals.ids, len(objectives)
     good = [i for i in range(len(ids)) if i not in errors]
@@ -129,6 +139,7 @@ def verification_tables(round_: int, verification: Verification, level: Level, o
             value=np.concatenate([verification.values[good].reshape(-1), np.full(len(bad), np.nan)]),
             error=[None] * (len(good) * m) + [errors[i] for i in bad],
             cost_seconds=np.concatenate([np.repeat(cost[good], m), cost[bad]]),
+            before_decision=before_decision or None,
         ),
     }
     if verified.relaxed is not None and good:

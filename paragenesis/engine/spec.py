@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -28,6 +28,7 @@ from paragenesis.engine.screening.settings import ScreeningSettings
 from paragenesis.engine.surrogate import SurrogateSettings
 from paragenesis.errors import InputError
 from paragenesis.objectives.contract import Objective
+from paragenesis.objectives.goals import Range
 from paragenesis.settings import Settings
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
@@ -108,6 +109,54 @@ class OracleEntry(Settings):
     options: dict[str, Any] = {}
 
 
+class CloseRule(Settings):
+    """When a round closes although some of its selected crystals have no answer yet; what comes first counts.
+
+    At least one of them must have been answered, so that what is pending never outgrows a round by much.
+
+    Attributes:
+        fraction: The share of the round's crystals that must be answered, verified or failed.
+        seconds: How long after the verification began; after a resume it begins anew.
+    """
+
+    fraction: float | None = Field(default=None, gt=0.0, le=1.0)
+    seconds: float | None = Field(default=None, gt=0.0)
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.fraction is None and self.seconds is None:
+            raise ValueError("it is empty; give fraction = 0.8, seconds = 3600, or both")
+        return self
+
+
+class VerificationSettings(Settings):
+    """When the rounds close, while the oracle is still at work.
+
+    A crystal without an answer by then is pending: its verification goes on, its answer is written in the round in
+    which it comes, and the last round collects what is left. When answers come decides which round knows of them, so
+    only with "all" does the same seed always give the same ledger; the others are repeated from the ledger alone.
+
+    Attributes:
+        close: "all": when every selected crystal has an answer; or a rule such as { fraction = 0.8 }.
+        collect_seconds: How long the last round waits for what is pending; until all is there by default.
+    """
+
+    close: Literal["all"] | CloseRule = "all"
+    collect_seconds: float | None = Field(default=None, ge=0.0)
+
+    @field_validator("close", mode="before")
+    @classmethod
+    def _all_or_a_rule(cls, value: Any) -> Any:
+        if value == "all" or isinstance(value, CloseRule):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f'{value!r} does not say when; give "all", {{ fraction = 0.8 }} or {{ seconds = 3600 }}')
+        try:
+            return CloseRule.parse(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+
 class HitRule(Settings):
     """A verified crystal is a hit if this objective's value lies within the bounds; all rules must hold."""
 
@@ -121,12 +170,26 @@ class HitRule(Settings):
         high = self.at_most if self.at_most is not None else float("inf")
         return low <= value <= high
 
+    @property
+    def interval(self) -> Range | None:
+        """Where the value must lie; None if anywhere."""
+        if self.at_least is None and self.at_most is None:
+            return None
+        return Range(low=self.at_least, high=self.at_most)
+
 
 class ResourceEntries(Settings):
-    """What the workers of each host may use; has no influence on the results."""
+    """What the workers of each host may use; has no influence on the results.
+
+    Attributes:
+        generate: For generators, screens and objectives.
+        potentials: For the ensemble, and for the oracle unless that has workers of its own.
+        oracle: Workers for the oracle alone, so that slow verifications hold up no relaxation of the rounds after.
+    """
 
     generate: Resources = Resources()
     potentials: Resources = Resources(workers=0)
+    oracle: Resources | None = None
 
 
 class CampaignSpec(Settings):
@@ -142,6 +205,7 @@ class CampaignSpec(Settings):
         learn: What generators learn from the rounds.
         objectives: What is wanted: aliases, tables with `use`, or objects (in Python).
         potentials: The ensemble; the first member relaxes.
+        verification: When a round closes, while the oracle is still at work.
     """
 
     name: str
@@ -161,6 +225,7 @@ class CampaignSpec(Settings):
     triage: TriageSettings = TriageSettings()
     decision: DecisionSettings = DecisionSettings()
     oracle: OracleEntry = OracleEntry()
+    verification: VerificationSettings = VerificationSettings()
     hits: tuple[HitRule, ...] = ()
     device: str = "auto"
     resources: ResourceEntries = ResourceEntries()

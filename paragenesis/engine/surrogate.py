@@ -88,6 +88,7 @@ class ResidualSurrogate:
         noise_std: FloatArray | float | None = None,
         prior_std: FloatArray | None = None,
         pool: FloatArray | None = None,
+        space: FeatureSpace | None = None,
     ) -> ResidualSurrogate:
         """Learn from k verified crystals, and calibrate on them left out one by one.
 
@@ -98,6 +99,7 @@ class ResidualSurrogate:
             prior_std: The ensemble's standard deviations of the same crystals, shape `k x m`, for the calibration.
             pool: Descriptors of the candidates, shape `N x d`. They fix how descriptors are scaled and reduced: a few
                 verified crystals cannot tell along which directions the candidates differ.
+            space: How descriptors are scaled and reduced, where that is known already.
 
         Returns:
             The surrogate itself.
@@ -110,8 +112,10 @@ class ResidualSurrogate:
             raise InputError(f"{len(X)} crystals with descriptors came with residuals of {len(residuals)}")
         noise = None if noise_std is None else np.broadcast_to(np.asarray(noise_std, float), residuals.shape)
         spread = np.full(residuals.shape, np.nan) if prior_std is None else feature_matrix("prior_std", prior_std)
-        basis = X if pool is None else np.vstack([feature_matrix("pool", pool, finite=True), X])
-        self._space = FeatureSpace(basis, None if pool is None else self.settings.dimensions)
+        if space is None:
+            basis = X if pool is None else np.vstack([feature_matrix("pool", pool, finite=True), X])
+            space = FeatureSpace(basis, None if pool is None else self.settings.dimensions)
+        self._space = space
         Z = self._space(X)
         self._processes = []
         for j in range(residuals.shape[1]):

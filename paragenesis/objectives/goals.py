@@ -7,7 +7,7 @@ Everything downstream (hypervolume, Pareto front, selection) sees utilities only
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -19,7 +19,17 @@ from paragenesis.settings import Settings
 
 
 class Goal(Settings):
-    """What is wanted of an objective's values."""
+    """What is wanted of an objective's values.
+
+    Attributes:
+        of: The column of a table that the goal is for (`decide`); an objective of a campaign has its own name.
+    """
+
+    of: str = Field(default="", exclude=True)
+
+    def __init__(self, of: str = "", **settings: Any) -> None:
+        """Take the column, if any, and the goal's own settings: `Maximize("y0")`, `Target("gap", value=1.4)`."""
+        super().__init__(**{"of": of, **settings})
 
     def utility(self, values: FloatArray) -> FloatArray:
         """The utility of exact values, same shape, larger is better."""
@@ -28,6 +38,10 @@ class Goal(Settings):
     def utility_moments(self, mean: FloatArray, std: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Exact mean and standard deviation of the utility of normally distributed values, same shapes as given."""
         return self.utility(mean), std
+
+    def best_utility(self, low: FloatArray, high: FloatArray) -> FloatArray:
+        """The largest utility of a value between `low` and `high`, same shapes as given."""
+        return np.maximum(self.utility(low), self.utility(high))
 
 
 class Maximize(Goal):
@@ -64,27 +78,50 @@ class Target(Goal):
         """Those of a folded normal distribution."""
         return _distance_moments(mean, std, self.value, self.value)
 
+    def best_utility(self, low: FloatArray, high: FloatArray) -> FloatArray:
+        """Zero where the target lies between, else that of the nearer end."""
+        return -_distance(low, high, self.value, self.value)
+
 
 class Range(Goal):
-    """Inside an interval; all values inside are equally good."""
+    """Inside an interval; all values inside are equally good. One end may be left open: `Range(high=6.0)`."""
 
     kind: Literal["range"] = "range"
-    low: float = Field(description="lower end, in the objective's unit")
-    high: float = Field(description="upper end, in the objective's unit")
+    low: float | None = Field(default=None, description="lower end, in the objective's unit; open if not given")
+    high: float | None = Field(default=None, description="upper end, in the objective's unit; open if not given")
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
-        if not self.low < self.high:
+        if self.low is None and self.high is None:
+            raise ValueError("a range needs low, high or both")
+        if not self.ends[0] < self.ends[1]:
             raise ValueError(f"low must be below high, but {self.low} and {self.high} were given")
         return self
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends; infinite where open."""
+        return -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high
+
     def utility(self, values: FloatArray) -> FloatArray:
         """Minus the distance to the interval, 0 inside it."""
-        return -np.maximum(np.maximum(self.low - values, values - self.high), 0.0)
+        return -_distance(values, values, *self.ends)
 
     def utility_moments(self, mean: FloatArray, std: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Those of two rectified normal distributions, of which at most one is above zero at a time."""
-        return _distance_moments(mean, std, self.low, self.high)
+        return _distance_moments(mean, std, *self.ends)
+
+    def best_utility(self, low: FloatArray, high: FloatArray) -> FloatArray:
+        """Zero where the intervals meet, else minus the gap between them."""
+        return -_distance(low, high, *self.ends)
+
+    def probability(self, mean: FloatArray, std: FloatArray) -> FloatArray:
+        """The probability that a normally distributed value lies inside, same shape as given."""
+        low, high = self.ends
+        certain = std <= 0
+        sigma = np.where(certain, 1.0, std)
+        inside: FloatArray = ndtr((high - mean) / sigma) - ndtr((low - mean) / sigma)
+        return np.where(certain, (mean >= low) & (mean <= high), inside)
 
 
 _GOALS: Mapping[str, type[Goal]] = {"maximize": Maximize, "minimize": Minimize, "target": Target, "range": Range}
@@ -108,6 +145,11 @@ def parse_goal(goal: object, where: str = "goal") -> Goal:
 AnyGoal = Annotated[SerializeAsAny[Goal], BeforeValidator(parse_goal)]
 
 
+def _distance(low: FloatArray, high: FloatArray, first: float, last: float) -> FloatArray:
+    """The gap between the intervals [low, high] and [first, last], 0 where they meet."""
+    return np.maximum(np.maximum(first - high, low - last), 0.0)
+
+
 def _distance_moments(mean: FloatArray, std: FloatArray, low: float, high: float) -> tuple[FloatArray, FloatArray]:
     """Mean and standard deviation of minus the distance of a normal variable to an interval."""
     below, below_square = _rectified_moments(low - mean, std)
@@ -118,10 +160,13 @@ def _distance_moments(mean: FloatArray, std: FloatArray, low: float, high: float
 
 def _rectified_moments(mean: FloatArray, std: FloatArray) -> tuple[FloatArray, FloatArray]:
     """First and second moment of max(X, 0), X normal (Socci et al., NeurIPS 1998, section 3)."""
+    never = mean == -np.inf  # beyond an open end
+    mean = np.where(never, 0.0, mean)
     certain = std <= 0
     z = mean / np.where(certain, 1.0, std)
     density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
     first = mean * ndtr(z) + std * density
     second = (mean**2 + std**2) * ndtr(z) + mean * std * density
     exact = np.maximum(mean, 0.0)
-    return np.where(certain, exact, first), np.where(certain, exact**2, second)
+    moments = np.where(certain, exact, first), np.where(certain, exact**2, second)
+    return np.where(never, 0.0, moments[0]), np.where(never, 0.0, moments[1])

@@ -62,6 +62,19 @@ class DieOnce:
         return item
 
 
+class WaitFor:
+    """Waits for a file named after the item."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def __call__(self, item: str, context: None) -> str:
+        deadline = time.monotonic() + 60
+        while not (self.folder / item).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return item.upper()
+
+
 class NoWeights:
     def __init__(self) -> None:
         raise PotentialError("the weights have another hash")
@@ -116,3 +129,27 @@ def test_a_gpu_that_is_not_there_is_refused_at_once() -> None:
     spec = StageSpec("gpu", Pid, (), "host", Resources(gpus=100.0))
     with RayExecutor() as executor, pytest.raises(ExecutionError, match="100 GPU"):
         list(executor.stream([spec], [1], None))
+
+
+def test_a_queue_gives_what_is_done_first_while_other_items_are_streamed(tmp_path: Path) -> None:
+    spec = StageSpec("wait", WaitFor, (str(tmp_path),), "oracle", Resources(workers=2))
+    with RayExecutor() as executor:
+        queue = executor.queue([spec], None)
+        for item in ("slow", "fast", *"abcdefgh"):  # more than are launched at once
+            queue.put(item, item)
+        (tmp_path / "fast").touch()
+        first = queue.take(60)
+        assert first is not None
+        assert (first[0], first[1].value) == ("fast", "FAST")
+        assert queue.take(0) is None
+        streamed = [o.value for o in executor.stream([StageSpec("one", Add, (1,), "light")], [5, 6], 0)]
+        assert streamed == [6, 7]
+        for item in ("slow", *"abcdefgh"):
+            (tmp_path / item).touch()
+        others = [queue.take(60) for _ in range(9)]
+        assert {name for name, _ in filter(None, others)} == {"slow", *"abcdefgh"}
+        assert queue.take() is None, "nothing is under way"
+        (tmp_path / "fast").unlink()
+        queue.put("fast", "fast")
+        queue.close()
+        assert queue.take(0) is None

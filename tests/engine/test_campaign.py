@@ -167,10 +167,11 @@ def age(directory: Path) -> None:
         for table in ("chunks", "yields", "learning"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("DELETE FROM migrations WHERE version > 1")
+        connection.execute("ALTER TABLE verifications DROP COLUMN before_decision")
         connection.execute("DELETE FROM commits WHERE kind IN ('plan', 'learning', 'yield')")
         [(text,)] = connection.execute("SELECT value FROM meta WHERE key = 'spec'").fetchall()
         spec = json.loads(text)
-        for name in ("budget", "aims", "learn"):
+        for name in ("budget", "aims", "learn", "verification"):
             del spec[name]
         condition = {k: v for k, v in spec["condition"].items() if k in FIRST_CONDITION}
         connection.execute(
@@ -209,6 +210,15 @@ def test_a_campaign_of_the_first_version_goes_on(tiny: MakeSpec, tmp_path: Path,
 def test_ray_and_inline_write_the_same_ledger(tiny: MakeSpec, tmp_path: Path) -> None:
     run(tiny(), tmp_path / "inline", executor="inline")
     run(tiny(resources={"potentials": {"workers": 2}}), tmp_path / "ray", executor="ray")
+    assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_answers_in_any_order_from_workers_of_their_own_make_the_same_ledger(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(), tmp_path / "inline", executor="inline")
+    workers = {"potentials": {"workers": 1}, "oracle": {"workers": 1}}
+    run(tiny(verification={"close": {"fraction": 1.0}}, resources=workers), tmp_path / "ray", executor="ray")
     assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paragenesis.engine.executor import InlineExecutor, Resources, StageSpec, threads
+from paragenesis.engine.executor import InlineExecutor, Resources, StageSpec, open_queue, threads
 from paragenesis.errors import ExecutionError
 
 
@@ -65,3 +65,19 @@ def test_a_stage_of_the_same_name_but_another_campaign_is_built_anew() -> None:
         first = next(executor.stream([StageSpec("add", Add, (1,), "a")], [0], 0))
         second = next(executor.stream([StageSpec("add", Add, (2,), "a")], [0], 0))
     assert (first.value, second.value) == (1, 2)
+
+
+def test_a_queue_without_workers_works_only_while_it_is_waited_for() -> None:
+    with InlineExecutor() as executor:
+        queue = open_queue(executor, [StageSpec("one", Add, (1,), "a")], 0)
+        assert queue.take() is None, "nothing to wait for"
+        for item in (2, 3, 4):
+            queue.put(f"n{item}", item)
+        assert queue.take(0) is None
+        first, second = queue.take(), queue.take(5.0)
+        queue.close()
+        assert queue.take() is None
+    assert first is not None
+    assert second is not None
+    assert (first[0], first[1].value) == ("n2", 3)
+    assert (second[0], second[1].error) == ("n3", "ValueError: three is bad")

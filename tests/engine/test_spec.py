@@ -159,3 +159,34 @@ def test_generators_are_named_after_what_they_use(tiny: MakeSpec) -> None:
     uses = ["random", "my_file.py:MyGenerator", "package.module:Other_One"]
     spec = tiny(generators=[{"use": use, "n": 1} for use in uses])
     assert [g.name for g in spec.generators] == ["random", "mygenerator", "other-one"]
+
+
+@pytest.mark.parametrize(
+    ("verification", "said"),
+    [
+        ({"close": "soon"}, "'verification.close': 'soon' does not say when.*fraction = 0.8"),
+        ({"close": 0.8}, "'verification.close': 0.8 does not say when"),
+        ({"close": {}}, "'verification.close': .*empty; give fraction"),
+        ({"close": {"fraction": 1.5}}, "'verification.close': 'fraction'.*1.5 was given"),
+        ({"close": {"fraction": 0}}, "'verification.close': 'fraction'.*0 was given"),
+        ({"close": {"seconds": -1}}, "'verification.close': 'seconds'.*-1 was given"),
+        ({"close": {"second": 1}}, "'verification.close': unknown key 'second'; did you mean 'seconds'"),
+        ({"collect_seconds": -1}, "'verification.collect_seconds'"),
+        ({"closes": "all"}, "did you mean 'close'"),
+    ],
+)
+def test_a_rule_of_closing_that_says_nothing_is_refused(
+    tiny: Callable[..., CampaignSpec], verification: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        tiny(verification=verification)
+
+
+def test_a_rule_of_closing_survives_the_ledger_and_is_part_of_what_a_campaign_is(
+    tiny: Callable[..., CampaignSpec],
+) -> None:
+    plain, timed = tiny(), tiny(verification={"close": {"fraction": 0.8, "seconds": 60}})
+    assert timed.verification == tiny(verification=timed.identity()["verification"]).verification
+    assert timed.changed_from(plain.identity()) == ["verification.close"]
+    older = {name: value for name, value in plain.identity().items() if name != "verification"}
+    assert plain.changed_from(older) == []

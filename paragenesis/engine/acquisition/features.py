@@ -11,19 +11,20 @@ from paragenesis.errors import InputError
 class FeatureSpace:
     """Standardised descriptors, if asked turned to their principal components, at root mean square distance 1."""
 
-    def __init__(self, basis: FloatArray, dimensions: int | None = None) -> None:
+    def __init__(self, basis: FloatArray, dimensions: int | None = None, *, standardise: bool = True) -> None:
         """Fix the scales by the descriptors that matter, usually those of the whole pool.
 
         Args:
             basis: Shape `n x d`; columns that do not vary are left out of distances.
             dimensions: How many principal components to keep; all descriptors, unturned, if not given.
+            standardise: Whether to bring every column to the same spread; not where their scales mean something.
         """
         d = basis.shape[1]
         self._centre = basis.mean(0) if len(basis) else np.zeros(d)
         deviation = basis.std(0) if len(basis) > 1 else np.ones(d)
         # a constant column says nothing; rounding may leave it a spurious spread
         self._constant = deviation <= 1e-9 * np.maximum(np.abs(self._centre), 1e-12)
-        self._deviation = np.where(self._constant, 1.0, deviation)
+        self._deviation = np.where(self._constant, 1.0, deviation) if standardise else np.ones(d)
         self._turn = np.eye(d)
         scaled = self._scale(basis)
         if dimensions is not None and dimensions < d and len(basis) > 1:

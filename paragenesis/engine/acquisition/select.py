@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import numpy as np
 
 from paragenesis.crystals import FloatArray, IntArray
-from paragenesis.engine.acquisition.features import FeatureSpace, feature_matrix
-from paragenesis.engine.acquisition.pareto import infer_reference_point
-from paragenesis.engine.acquisition.strategies import STRATEGIES, Choice, DecisionSettings, Pool
+from paragenesis.engine.acquisition.batch import Pick, choose
+from paragenesis.engine.acquisition.candidates import (
+    Candidates,
+    build_pool,
+    check_candidates,
+    check_costs,
+    check_known,
+    check_probabilities,
+)
+from paragenesis.engine.acquisition.features import FeatureSpace
+from paragenesis.engine.acquisition.pool import Pool
+from paragenesis.engine.acquisition.strategies import STRATEGIES, DecisionSettings, Plan
 from paragenesis.errors import InputError
 from paragenesis.objectives.goals import Goal
 
@@ -19,13 +29,19 @@ __all__ = ["DecisionSettings", "Selection", "reference_utilities", "select_batch
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The chosen candidates, best first.
+    """The chosen candidates, best first; those chosen to explore come last.
 
     Attributes:
         indices: Rows of the pool, shape `q` or fewer.
-        score: The strategy's score of each, shape as `indices`.
+        score: What each was chosen by, shape as `indices`: the strategy's score, of explored ones the uncertainty;
+            times the probability of being feasible.
         gain: What each is expected to add to those before it: for `ehvi_dpp` the hypervolume, else the score itself.
         uncertainty: Mean over objectives of the standard deviation, in units of the objective's spread over the pool.
+        nearest_given: What is most alike of the given and pending: a row of `given`, or beyond it of `pending`; -1
+            where there is none.
+        similarity_given: How alike, from 0 to 1; 0 where there is none.
+        nearest_chosen: What is most alike of the batch before it: a place in the batch; -1 where there is none.
+        similarity_chosen: How alike, from 0 to 1; 0 where there is none.
         why: One sentence each.
         reference_point: In utilities, shape `m`.
         excluded: Rows that could not be considered, with the reason.
@@ -36,6 +52,10 @@ class Selection:
     score: FloatArray
     gain: FloatArray
     uncertainty: FloatArray
+    nearest_given: IntArray
+    similarity_given: FloatArray
+    nearest_chosen: IntArray
+    similarity_chosen: FloatArray
     why: tuple[str, ...]
     reference_point: FloatArray
     excluded: dict[int, str] = field(default_factory=dict)
@@ -53,68 +73,73 @@ def select_batch(
     *,
     observed: FloatArray,
     given: FloatArray | None = None,
+    pending: tuple[FloatArray, FloatArray] | None = None,
+    hit_probability: FloatArray | None = None,
+    feasible: FloatArray | None = None,
+    cost: FloatArray | None = None,
     settings: DecisionSettings | None = None,
     reference_point: FloatArray | None = None,
+    space: FeatureSpace | None = None,
     seed: int = 0,
 ) -> Selection:
     """Choose the q candidates to verify next.
+
+    The same candidates are chosen in whatever order the pool comes and in whatever units, but for identical ones.
 
     Args:
         descriptors: Features of the candidates, shape `N x d`; `N` may be 0.
         mean: Expected utilities (larger is better), shape `N x m`.
         std: Their standard deviations, shape `N x m`.
-        observed: Utilities of the verified crystals, shape `k x m`; `k` may be 0.
-        given: Features of what is verified or pending, shape `g x d`; the batch is diverse from these too.
+        observed: Utilities of the verified crystals, shape `k x m`; `k` may be 0; rows with NaN are left out.
+        given: Features of what is verified, shape `g x d`; the batch is diverse from these too.
+        pending: Features and expected utilities of what is being verified, shapes `p x d` and `p x m`: counted as
+            given, and in scores as if it had come out as expected, but not as observed.
+        hit_probability: Probability of each candidate to be a hit, shape `N`; the strategy `hits` needs it.
+        feasible: Probability that constraints on its outcomes hold, shape `N`: scores are multiplied by it, and
+            candidates with 0 are chosen when no others are left.
+        cost: What the verification of each takes, shape `N`, positive, such as CPU seconds: candidates are ranked by
+            score per cost, and the batch keeps to `settings.budget`.
         settings: How to choose.
         reference_point: In utilities, shape `m`; inferred from what was observed and the pool if not given.
+        space: How descriptors are scaled, where that is known already.
         seed: For strategies that draw.
 
     Returns:
-        At most q candidates; all of them, and a note that says so, if there are not more. Candidates whose numbers
-        are not finite are never chosen; `excluded` names them.
+        At most q candidates; all of them, and a note that says so, if there are not more; none if the budget pays for
+        none. Candidates whose numbers are not finite are never chosen; `excluded` names them.
 
     Raises:
-        InputError: Shapes disagree.
+        InputError: Shapes disagree, a standard deviation, probability or cost is out of range, or something that the
+            settings ask for is not given.
     """
     settings = settings or DecisionSettings()
-    descriptors, mean, std = (
-        feature_matrix(*pair) for pair in (("descriptors", descriptors), ("mean", mean), ("std", std))
-    )
-    if not len(descriptors) == len(mean) or mean.shape != std.shape:
-        raise InputError(
-            f"a choice needs descriptors N x d and mean and std N x m, but {descriptors.shape}, {mean.shape} and "
-            f"{std.shape} came"
-        )
-    excluded = _excluded(descriptors, mean, std)
-    rows = np.setdiff1d(np.arange(len(mean)), list(excluded)).astype(np.int64)
-    known = np.asarray(observed, dtype=np.float64).reshape(-1, mean.shape[1])
+    if settings.budget is not None and cost is None:
+        raise InputError(f"a budget of {settings.budget:g} needs costs, but none were given; give `cost` or no budget")
+    candidates = check_candidates(descriptors, mean, std)
+    n, rows = len(candidates.mean), candidates.rows
+    known = check_known(candidates, observed, given, pending)
+    columns = {
+        "hit_probability": check_probabilities("hit_probability", hit_probability, n, rows),
+        "feasible": check_probabilities("feasible", feasible, n, rows),
+        "cost": check_costs(cost, n, rows),
+    }
     if rows.size == 0:
-        return _nothing(excluded, mean.shape[1], reference_point)
-    reference = (
-        infer_reference_point(known, mean[rows])
-        if reference_point is None
-        else np.asarray(reference_point, dtype=np.float64)
-    )
-    fixed = np.zeros((0, descriptors.shape[1])) if given is None else feature_matrix("given", given, finite=True)
-    space = FeatureSpace(np.vstack([descriptors[rows], fixed]))
-    pool = Pool(
-        features=space(descriptors[rows]),
-        given=space(fixed),
-        mean=mean[rows],
-        std=std[rows],
-        observed=known,
-        reference_point=reference,
-    )
-    choice = STRATEGIES[settings.strategy](pool, settings, seed)
+        return _nothing(candidates, reference_point)
+    pool = build_pool(candidates, known, columns, reference_point, space)
+    plan = STRATEGIES[settings.strategy](pool, seed)
+    picks = choose(pool, settings, plan)
+    picked = np.array([pick.row for pick in picks], dtype=np.int64)
+    nearest = _nearest(pool, picked, settings.similarity_length)
     return Selection(
-        indices=rows[choice.picked],
-        score=choice.score[choice.picked],
-        gain=choice.gain,
-        uncertainty=(pool.std / pool.spread).mean(1)[choice.picked],
-        why=_reasons(choice, pool, settings),
-        reference_point=reference,
-        excluded=excluded,
-        note=_note(choice, len(rows), settings.q),
+        indices=rows[picked],
+        score=np.array([pick.score for pick in picks]),
+        gain=np.array([pick.gain for pick in picks]),
+        uncertainty=pool.uncertainty[picked],
+        **nearest,
+        why=_reasons(picks, len(pool), nearest),
+        reference_point=pool.reference_point,
+        excluded=candidates.excluded,
+        note=_note(picks, pool, settings, plan),
     )
 
 
@@ -135,53 +160,91 @@ def reference_utilities(settings: DecisionSettings, goals: Sequence[Goal]) -> Fl
     return np.array([float(goal.utility(np.array([value]))[0]) for goal, value in pairs])
 
 
-def _excluded(descriptors: FloatArray, mean: FloatArray, std: FloatArray) -> dict[int, str]:
-    """Rows with numbers that are not finite, and which numbers those are."""
-    reasons: dict[int, str] = {}
-    for name, table in (("descriptor", descriptors), ("expected utility", mean), ("standard deviation", std)):
-        bad = ~np.isfinite(table)
-        for row in np.flatnonzero(bad.any(1)).tolist():
-            reasons.setdefault(row, f"{name} {int(np.argmax(bad[row]))} is {table[row, int(np.argmax(bad[row]))]}")
-    return dict(sorted(reasons.items()))
+class _Nearest(TypedDict):
+    """See the attributes of `Selection`."""
+
+    nearest_given: IntArray
+    similarity_given: FloatArray
+    nearest_chosen: IntArray
+    similarity_chosen: FloatArray
 
 
-def _nothing(excluded: dict[int, str], m: int, reference_point: FloatArray | None) -> Selection:
-    none = np.zeros(0)
+def _nearest(pool: Pool, picked: IntArray, length: float) -> _Nearest:
+    """What each pick is most alike, of the given and of the picks before it."""
+    given = [_most_alike(pool.given, pool.features[row], length) for row in picked]
+    chosen = [_most_alike(pool.features[picked[:t]], pool.features[row], length) for t, row in enumerate(picked)]
+    return {
+        "nearest_given": np.array([index for index, _ in given], dtype=np.int64),
+        "similarity_given": np.array([alike for _, alike in given], dtype=np.float64),
+        "nearest_chosen": np.array([index for index, _ in chosen], dtype=np.int64),
+        "similarity_chosen": np.array([alike for _, alike in chosen], dtype=np.float64),
+    }
+
+
+def _most_alike(others: FloatArray, features: FloatArray, length: float) -> tuple[int, float]:
+    if not len(others):
+        return -1, 0.0
+    square = ((others - features) ** 2).sum(1)
+    index = int(square.argmin())
+    return index, float(np.exp(-0.5 * square[index] / length**2))
+
+
+def _nothing(candidates: Candidates, reference_point: FloatArray | None) -> Selection:
+    none, nowhere = np.zeros(0), np.zeros(0, dtype=np.int64)
+    unknown = np.full(candidates.mean.shape[1], np.nan)
     return Selection(
-        indices=np.zeros(0, dtype=np.int64),
+        indices=nowhere,
         score=none,
         gain=none,
         uncertainty=none,
+        nearest_given=nowhere,
+        similarity_given=none,
+        nearest_chosen=nowhere,
+        similarity_chosen=none,
         why=(),
-        reference_point=np.full(m, np.nan) if reference_point is None else np.asarray(reference_point),
-        excluded=excluded,
-        note="no candidate has finite numbers" if excluded else "the pool is empty",
+        reference_point=unknown if reference_point is None else np.asarray(reference_point, dtype=np.float64),
+        excluded=candidates.excluded,
+        note="no candidate has finite numbers" if candidates.excluded else "the pool is empty",
     )
 
 
-def _reasons(choice: Choice, pool: Pool, settings: DecisionSettings) -> tuple[str, ...]:
+def _reasons(picks: Sequence[Pick], n: int, nearest: _Nearest) -> tuple[str, ...]:
     """One sentence for each pick: its score and rank, and what it is most alike."""
-    rank = np.empty(len(choice.score), dtype=np.int64)
-    rank[np.argsort(-choice.score, kind="stable")] = np.arange(1, len(rank) + 1)
     sentences = []
-    for t, row in enumerate(choice.picked):
-        words = [f"{choice.meaning} {choice.score[row]:.3g}, rank {rank[row]} of {len(rank)}"]
-        for name, others in (("verified or pending", pool.given), ("already chosen", pool.features[choice.picked[:t]])):
-            if len(others):
-                square = ((others - pool.features[row]) ** 2).sum(1).min()
-                alike = np.exp(-0.5 * square / settings.similarity_length**2)
-                words.append(f"similarity to the nearest {name} {alike:.2f}")
+    for t, pick in enumerate(picks):
+        words = [f"{pick.meaning} {pick.score:.3g}, rank {pick.rank} of {n}"]
+        if nearest["nearest_given"][t] >= 0:
+            words.append(f"similarity to the nearest verified or pending {nearest['similarity_given'][t]:.2f}")
+        if nearest["nearest_chosen"][t] >= 0:
+            words.append(f"similarity to the nearest already chosen {nearest['similarity_chosen'][t]:.2f}")
         sentences.append("; ".join(words))
     return tuple(sentences)
 
 
-def _note(choice: Choice, n: int, q: int) -> str:
-    notes = []
-    if n <= q:
+def _note(picks: Sequence[Pick], pool: Pool, settings: DecisionSettings, plan: Plan) -> str:
+    """What is unusual about the batch."""
+    n, q = len(pool), settings.q
+    notes = [plan.note] if plan.note else []
+    rows = np.array([pick.row for pick in picks], dtype=np.int64)
+    if len(picks) < min(n, q) and settings.budget is not None:
+        notes.append(_too_dear(pool, rows, settings.budget, q))
+    elif n <= q:
         notes.append(f"{q} were asked for and {n} could be considered: all are chosen")
-    idle = int((choice.score[choice.picked] <= 0).sum())
-    if idle:
-        notes.append(
-            f"{idle} of the chosen are not expected to improve on what is verified; they are the best of the rest"
-        )
+    infeasible = int((pool.feasible[rows] <= 0).sum())
+    if infeasible:
+        notes.append(f"{infeasible} of the chosen cannot hold the constraints; none that might was left")
+    copies = len(rows) - len(np.unique(pool.group[rows]))
+    if copies:
+        notes.append(f"{copies} of the chosen repeat another; none that differs was left")
+    for words in dict.fromkeys(pick.idle for pick in picks):
+        idle = sum(pick.idle == words and pick.score <= 0 and pool.feasible[pick.row] > 0 for pick in picks)
+        if idle:
+            notes.append(f"{idle} of the chosen are {words}; they are the best of the rest")
     return "; ".join(notes)
+
+
+def _too_dear(pool: Pool, rows: IntArray, budget: float, q: int) -> str:
+    if not len(rows):
+        return f"the budget of {budget:g} does not pay for the cheapest candidate, which costs {pool.cost.min():g}"
+    spent = float(pool.cost[rows].sum())
+    return f"{q} were asked for, but the budget of {budget:g} pays for {len(rows)}, which cost {spent:g}"

@@ -1,4 +1,4 @@
-"""Strategies: ways to choose q candidates of a pool, behind one table."""
+"""Strategies: ways to value the candidates of a pool, behind one table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field, field_validator
 
-from paragenesis.crystals import FloatArray, IntArray
-from paragenesis.engine.acquisition.dpp import greedy_map_dpp
-from paragenesis.engine.acquisition.hypervolume import hypervolume_scores
+from paragenesis.crystals import BoolArray, FloatArray, IntArray
+from paragenesis.engine.acquisition.hypervolume import MOST_OBJECTIVES, decompose, hypervolume_scores, largest_gains
+from paragenesis.engine.acquisition.pool import Pool
+from paragenesis.engine.acquisition.scalarise import (
+    WEIGHTINGS,
+    Scale,
+    front_scale,
+    scalarised_improvement,
+    weightings,
+)
+from paragenesis.errors import InputError
 from paragenesis.settings import Settings
 
-_FLOOR = 1e-12  # quality of a candidate that scores nothing, relative to the best
+_NO_GAIN = "not expected to improve on what is verified"
 
 
 class DecisionSettings(Settings):
@@ -28,6 +36,9 @@ class DecisionSettings(Settings):
             distance.
         reference_point: What each objective must at least reach, in its own unit and in the order of the objectives;
             inferred if not given. `select.reference_utilities` turns it into utilities.
+        budget: The most that the batch may cost, in the unit of the costs; no limit if not given.
+        explore: Share of q, rounded, that goes to the most uncertain candidates, whatever their score. They are chosen
+            last, from what the others leave of the budget.
     """
 
     q: int = Field(default=8, ge=1)
@@ -36,6 +47,8 @@ class DecisionSettings(Settings):
     diversity: float = Field(default=0.1, ge=0.0, le=100.0)
     similarity_length: float = Field(default=0.5, gt=0.0)
     reference_point: tuple[float, ...] | None = None
+    budget: float | None = Field(default=None, gt=0.0)
+    explore: float = Field(default=0.0, ge=0.0, le=1.0)
 
     @field_validator("strategy")
     @classmethod
@@ -45,122 +58,185 @@ class DecisionSettings(Settings):
         return value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pool:
-    """What a strategy chooses from: N candidates, all finite.
+@dataclass(frozen=True)
+class Scores:
+    """What candidates are worth before a pick.
 
     Attributes:
-        features: Standardised descriptors in units of the root mean square distance, shape `N x d`.
-        given: The same of what is already verified or pending, shape `g x d`.
-        mean: Expected utilities, shape `N x m`.
-        std: Their standard deviations, shape `N x m`.
-        observed: Utilities of verified crystals, shape `k x m`.
-        reference_point: Shape `m`.
+        value: Never negative, shape `N`; feasibility and cost are not in it.
+        appeal: Orders those of equal value, shape `N`; of the order of 1.
     """
 
-    features: FloatArray
-    given: FloatArray
-    mean: FloatArray
-    std: FloatArray
-    observed: FloatArray
-    reference_point: FloatArray
-
-    @property
-    def spread(self) -> FloatArray:
-        """The standard deviation of each mean utility over the pool, 1 where it does not vary, shape `m`."""
-        spread = self.mean.std(0)
-        return np.where(spread > 0, spread, 1.0)
-
-    @property
-    def appeal(self) -> FloatArray:
-        """The sum of the mean utilities in units of their spread; orders candidates that score the same, shape `N`."""
-        appeal: FloatArray = ((self.mean - self.mean.mean(0)) / self.spread).sum(1)
-        return appeal
+    value: FloatArray
+    appeal: FloatArray
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A strategy's answer.
+class Plan:
+    """How a strategy values a pool.
 
     Attributes:
-        picked: Rows of the pool in order.
-        gain: What each pick added.
-        score: Of the whole pool, shape `N`.
         meaning: What a score is, in words.
+        idle: What is to be said of a candidate that scores nothing.
+        score: Values the whole pool before a pick, given those picked so far (rows in order) and which may be picked
+            next (shape `N`); it need be exact only for the best of these and for what exceeds it.
+        rescore: Values some rows anew, given those picked so far; None if the first scores stay.
+        diverse: Whether the batch is chosen by a DPP with the first scores, or anew scored ones, as qualities.
+        note: What is unusual about it.
     """
 
-    picked: IntArray
-    gain: FloatArray
-    score: FloatArray
     meaning: str
+    idle: str
+    score: Callable[[IntArray, BoolArray], Scores]
+    rescore: Callable[[IntArray, IntArray], FloatArray] | None = None
+    diverse: bool = False
+    note: str = ""
 
 
-Strategy = Callable[[Pool, DecisionSettings, int], Choice]
+Strategy = Callable[[Pool, int], Plan]
 
 
-def ehvi_dpp(pool: Pool, settings: DecisionSettings, seed: int) -> Choice:
+def ehvi_dpp(pool: Pool, seed: int) -> Plan:
     """Shortlist by expected hypervolume improvement (EHVI), then choose jointly: log EHVI + diversity x log det.
 
     After each pick the shortlist is scored anew as if the pick had come out as expected (the Kriging believer of
     Ginsbourger et al., 2010), so that the batch spreads along the front as well as over the descriptors. A pick's gain
     is its EHVI at that moment.
     """
-    chosen = ehvi(pool, settings, seed)
-    short = _ranking(pool, chosen.score)[: max(settings.shortlist, settings.q)]
-    mean, std, appeal = pool.mean[short], pool.std[short], pool.appeal[short]
-    gains: list[FloatArray] = []
+    scale = _scale(pool)
 
-    def quality(picked: IntArray) -> FloatArray:
-        believed = np.vstack([pool.observed, mean[picked]])
-        gains.append(hypervolume_scores(mean, std, believed, pool.reference_point))
-        return np.exp(0.5 * _log_quality(gains[-1], appeal))
+    def rescore(rows: IntArray, picked: IntArray) -> FloatArray:
+        believed = np.concatenate([pool.believed, pool.mean[picked]])
+        return _improvement(pool.mean[rows], pool.std[rows], believed, pool, scale)
 
-    picked, _ = greedy_map_dpp(
-        pool.features[short],
-        quality,
-        settings.q,
-        given=pool.given,
-        length_scale=settings.similarity_length,
-        weight=settings.diversity,
-    )
-    gain = np.array([gains[t][row] for t, row in enumerate(picked)])
-    return Choice(short[picked], gain, chosen.score, chosen.meaning)
+    return _fixed(pool, *_expected(pool, scale), rescore=rescore, diverse=True, note=_many(pool))
 
 
-def ehvi(pool: Pool, settings: DecisionSettings, seed: int) -> Choice:
+def ehvi(pool: Pool, seed: int) -> Plan:
     """The q largest expected hypervolume improvements."""
-    score = hypervolume_scores(pool.mean, pool.std, pool.observed, pool.reference_point)
-    return _best(pool, settings, score, "expected hypervolume improvement")
+    return _fixed(pool, *_expected(pool, _scale(pool)), note=_many(pool))
 
 
-def greedy(pool: Pool, settings: DecisionSettings, seed: int) -> Choice:
+def greedy(pool: Pool, seed: int) -> Plan:
     """The q largest hypervolume improvements of the expected utilities, whatever their uncertainty: the baseline."""
-    score = hypervolume_scores(pool.mean, np.zeros_like(pool.std), pool.observed, pool.reference_point)
-    return _best(pool, settings, score, "hypervolume improvement of the mean")
+    value = _improvement(pool.mean, np.zeros_like(pool.std), pool.believed, pool, _scale(pool))
+    return _fixed(pool, value, f"{_measure(pool)} of the mean", note=_many(pool))
 
 
-def random(pool: Pool, settings: DecisionSettings, seed: int) -> Choice:
+def thompson(pool: Pool, seed: int) -> Plan:
+    """For each place in the batch one draw from the posterior: the candidate whose draw improves most.
+
+    Posteriors are marginal, so that utilities are drawn from independent normals, a candidate and an objective at a
+    time. Picks are not taken as verified; every place looks at a draw of its own.
+    """
+    many = pool.mean.shape[1] > MOST_OBJECTIVES
+    boxes = None if many else decompose(pool.believed, pool.reference_point, _scale(pool).high - pool.reference_point)
+
+    def score(picked: IntArray, usable: BoolArray) -> Scores:
+        normal = np.random.default_rng([seed, len(picked)]).normal(size=pool.mean.shape)
+        draw = pool.mean + pool.std * normal
+        if boxes is None:
+            value = _improvement(draw, np.zeros_like(draw), pool.believed, pool, _scale(pool))
+        else:
+            value = largest_gains(boxes, draw, pool.worth, usable)
+        return Scores(value, pool.appeal_of(draw))
+
+    return Plan(f"{_measure(pool)} of a posterior draw", _NO_GAIN, score, note=_many(pool))
+
+
+def parego(pool: Pool, seed: int) -> Plan:
+    """For each place in the batch one random weighting of the objectives: the largest expected improvement of it.
+
+    J. Knowles, IEEE Trans. Evol. Comput. 10, 50 (2006): an augmented Chebyshev scalarisation of utilities normalised
+    by the front, with weights from the simplex. Its expectation is taken over fixed quasi-random draws of each
+    candidate's utilities, see `scalarised_improvement`. Picks count as verified with their expected utilities.
+    """
+    scale = _scale(pool)
+
+    def score(picked: IntArray, usable: BoolArray) -> Scores:
+        weights = np.random.default_rng([seed, len(picked)]).dirichlet(np.ones(pool.mean.shape[1]))
+        believed = np.concatenate([pool.believed, pool.mean[picked]])
+        return Scores(*scalarised_improvement(pool.mean, pool.std, believed, scale, weights[None]))
+
+    return Plan("expected improvement of a random Chebyshev scalarisation", _NO_GAIN, score)
+
+
+def hits(pool: Pool, seed: int) -> Plan:
+    """The likeliest hits, chosen diversely.
+
+    Raises:
+        InputError: The probabilities are not known.
+    """
+    if pool.hit_probability is None:
+        raise InputError(
+            "the strategy 'hits' needs the probability of each candidate to be a hit, but none were given; "
+            "give `hit_probability` (in a campaign: hit rules), or choose another strategy"
+        )
+    return _fixed(pool, pool.hit_probability, "probability of a hit", idle="not expected to be a hit", diverse=True)
+
+
+def random(pool: Pool, seed: int) -> Plan:
     """Any q; the score is the draw."""
-    score = np.random.default_rng(seed).random(len(pool.mean))
-    return _best(pool, settings, score, "random draw")
+    return _fixed(pool, np.random.default_rng(seed).random(len(pool)), "random draw")
 
 
-STRATEGIES: dict[str, Strategy] = {"ehvi_dpp": ehvi_dpp, "ehvi": ehvi, "greedy": greedy, "random": random}
+def exploration(pool: Pool) -> Plan:
+    """The most uncertain candidates, chosen diversely: for the places of `DecisionSettings.explore`."""
+    meaning = "explored for its uncertainty: mean of std / spread"
+    return _fixed(pool, pool.uncertainty, meaning, idle="known exactly", diverse=True)
 
 
-def _ranking(pool: Pool, score: FloatArray) -> IntArray:
-    """Rows by score, equal ones by appeal, then by their place in the pool."""
-    return np.lexsort((-pool.appeal, -score)).astype(np.int64)
+STRATEGIES: dict[str, Strategy] = {
+    "ehvi_dpp": ehvi_dpp,
+    "ehvi": ehvi,
+    "greedy": greedy,
+    "thompson": thompson,
+    "parego": parego,
+    "hits": hits,
+    "random": random,
+}
 
 
-def _best(pool: Pool, settings: DecisionSettings, score: FloatArray, meaning: str) -> Choice:
-    picked = _ranking(pool, score)[: settings.q]
-    return Choice(picked, score[picked], score, meaning)
+def _fixed(
+    pool: Pool,
+    value: FloatArray,
+    meaning: str,
+    *,
+    idle: str = _NO_GAIN,
+    rescore: Callable[[IntArray, IntArray], FloatArray] | None = None,
+    diverse: bool = False,
+    note: str = "",
+) -> Plan:
+    """A plan in which the whole pool is scored once."""
+    return Plan(meaning, idle, lambda picked, usable: Scores(value, pool.appeal), rescore, diverse, note)
 
 
-def _log_quality(score: FloatArray, appeal: FloatArray) -> FloatArray:
-    """Logarithm of the scores relative to the best; those that score nothing follow far below, by their appeal."""
-    best = float(score.max())
-    relative = score / best if best > 0 else np.zeros_like(score)
-    last = np.log(_FLOOR) + np.maximum(appeal - appeal.max(), -600.0)
-    return np.where(relative > _FLOOR, np.log(np.maximum(relative, _FLOOR)), last)
+def _expected(pool: Pool, scale: Scale) -> tuple[FloatArray, str]:
+    """The expected improvement of the pool, and what it is in words."""
+    return _improvement(pool.mean, pool.std, pool.believed, pool, scale), f"expected {_measure(pool)}"
+
+
+def _improvement(mean: FloatArray, std: FloatArray, believed: FloatArray, pool: Pool, scale: Scale) -> FloatArray:
+    """Expected improvement of the hypervolume or, of more objectives than that is feasible for, of scalarisations."""
+    m = mean.shape[1]
+    if m <= MOST_OBJECTIVES:
+        return hypervolume_scores(mean, std, believed, pool.reference_point)
+    return scalarised_improvement(mean, std, believed, scale, weightings(m))[0]
+
+
+def _scale(pool: Pool) -> Scale:
+    return front_scale(pool.observed, pool.reference_point, pool.mean)
+
+
+def _measure(pool: Pool) -> str:
+    return "hypervolume improvement" if pool.mean.shape[1] <= MOST_OBJECTIVES else "scalarised improvement"
+
+
+def _many(pool: Pool) -> str:
+    m = pool.mean.shape[1]
+    if m <= MOST_OBJECTIVES:
+        return ""
+    return (
+        f"with {m} objectives the improvement of {WEIGHTINGS} Chebyshev scalarisations stands for that of the "
+        f"hypervolume, which is computed for up to {MOST_OBJECTIVES}"
+    )

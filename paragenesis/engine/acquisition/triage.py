@@ -13,6 +13,7 @@ from pydantic import Field
 from scipy.special import ndtr
 
 from paragenesis.crystals import BoolArray, FloatArray
+from paragenesis.engine.acquisition.pareto import pareto_front
 from paragenesis.errors import InputError
 from paragenesis.objectives.contract import member_estimate
 from paragenesis.objectives.goals import Goal, Maximize, Minimize, Range, Target
@@ -29,6 +30,7 @@ class TriageSettings(Settings):
         wide_std: By objective: standard deviation from which an interval is wide enough to mislead; half the width of
             the target by default.
         optimism: Standard deviations from the mean to the optimistic end of an interval.
+        hope: The same for `hopeless`: with a candidate that falls short even there nothing is lost.
         min_hit_probability: Probability of a hit from which an optimistic candidate is believed.
         max_disagreement: Largest spread among members of the formation energy, their median offsets removed, eV/atom.
         offset_from: Candidates from which the members' median offsets are known well enough to be removed.
@@ -40,7 +42,8 @@ class TriageSettings(Settings):
     on_target: dict[str, float] = Field(default={"energy_above_hull": 0.1})
     wide_std: dict[str, float] = Field(default={"energy_above_hull": 0.1})
     optimism: float = Field(default=1.645, gt=0.0)
-    min_hit_probability: float = Field(default=0.2, ge=0.0, le=1.0)
+    hope: float = Field(default=3.0, gt=0.0)
+    min_hit_probability: float = Field(default=0.35, ge=0.0, le=1.0)
     max_disagreement: float = Field(default=0.15, gt=0.0)
     offset_from: int = Field(default=8, ge=2)
     max_force: float = Field(default=1.0, gt=0.0)
@@ -59,6 +62,7 @@ class Evidence:
         formation_energies: Of each member, eV/atom, shape `members x N`; None if there are no potentials.
         hull_distances: Of each member, eV/atom, shape `members x N`, or None.
         max_forces: Residual force of each member, eV/A, shape `members x N`, or None.
+        observed: Utilities of what was verified, shape `k x m`, or None.
     """
 
     names: Sequence[str]
@@ -68,6 +72,7 @@ class Evidence:
     formation_energies: FloatArray | None = None
     hull_distances: FloatArray | None = None
     max_forces: FloatArray | None = None
+    observed: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Check that the shapes agree."""
@@ -81,6 +86,8 @@ class Evidence:
             table = getattr(self, name)
             if table is not None and (table.ndim != 2 or table.shape[1] != n):
                 raise InputError(f"{name} need the shape members x {n}, but {table.shape} came")
+        if self.observed is not None and self.observed.shape != (len(self.observed), m):
+            raise InputError(f"observed utilities need the shape k x {m}, but {self.observed.shape} came")
 
 
 @dataclass(frozen=True)
@@ -174,12 +181,44 @@ def false_confidence(evidence: Evidence, limits: TriageSettings) -> tuple[BoolAr
     return np.asarray(false.any(1)), detail
 
 
+def hopeless(evidence: Evidence, limits: TriageSettings) -> tuple[BoolArray, Callable[[int], str]]:
+    """Even its optimistic end misses a wanted range, or is no better in any objective than something verified."""
+    reach = limits.hope * evidence.std
+    best = np.stack(
+        [
+            goal.best_utility(evidence.mean[:, j] - reach[:, j], evidence.mean[:, j] + reach[:, j])
+            for j, goal in enumerate(evidence.goals)
+        ],
+        axis=1,
+    )
+    ranges = np.array([isinstance(goal, Range) for goal in evidence.goals])
+    missed = (best < 0) & ranges
+    beaten = np.zeros(len(best), dtype=bool)
+    if evidence.observed is not None:
+        front = evidence.observed[pareto_front(evidence.observed)]
+        for point in front:  # a front has dozens of points, a pool 1e5 candidates
+            beaten |= (best <= point).all(1) & (best < point).any(1)
+
+    def detail(i: int) -> str:
+        if missed[i].any():
+            j = int(np.argmax(missed[i]))
+            low, high = _targets(evidence, limits)[:2]
+            return (
+                f"{evidence.names[j]} {evidence.mean[i, j]:.3g} +- {evidence.std[i, j]:.2g} does not meet "
+                f"{_interval(low[j], high[j])} within {limits.hope:g} standard deviations"
+            )
+        return f"even {limits.hope:g} standard deviations better than expected it would not beat a verified crystal"
+
+    return np.asarray(missed.any(1) | beaten), detail
+
+
 # In the order in which they are asked: what the potentials cannot be trusted on comes before what is merely unlikely.
 REASONS: dict[str, Predicate] = {
     "implausible": implausible,
     "disagreement": disagreement,
     "too_uncertain": too_uncertain,
     "false_confidence": false_confidence,
+    "hopeless": hopeless,
 }
 
 
@@ -215,7 +254,7 @@ def _targets(evidence: Evidence, limits: TriageSettings) -> tuple[FloatArray, Fl
         bound = limits.on_target.get(name)
         low, high = -np.inf, np.inf
         if isinstance(goal, Range):
-            low, high = goal.low, goal.high
+            low, high = goal.ends
         elif bound is not None and isinstance(goal, Minimize):
             high = bound
         elif bound is not None and isinstance(goal, Maximize):

@@ -71,6 +71,10 @@ CREATE TABLE learning (
 """
 
 
+# TRUE: a late answer that came before its round's decision, which therefore knows of it; all others are NULL
+_LATE_ANSWERS = "ALTER TABLE verifications ADD COLUMN before_decision BOOLEAN"
+
+
 def first_tables(connection: Any) -> None:
     """The tables of the first release."""
     connection.execute(_FIRST_TABLES)
@@ -81,8 +85,13 @@ def plans_yields_learning(connection: Any) -> None:
     connection.execute(_PLANS_YIELDS_LEARNING)
 
 
+def late_answers(connection: Any) -> None:
+    """Which answers of earlier rounds came before a round's decision."""
+    connection.execute(_LATE_ANSWERS)
+
+
 # version = position + 1; never edit, only append
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (first_tables, plans_yields_learning)
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (first_tables, plans_yields_learning, late_answers)
 
 
 def migrate(connection: Any) -> None:

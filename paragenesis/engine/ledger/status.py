@@ -15,12 +15,13 @@ STATUS_FILE = "status.json"
 
 
 def counts(connection: Any) -> dict[str, Any]:
-    """What the ledger has come to: the current round, verdicts, selected and verified crystals, the last commit."""
+    """What the ledger has come to: the current round, verdicts, fates of the selected crystals, the last commit."""
     one = connection.execute(
         "SELECT (SELECT max(round) FROM rounds), (SELECT last(state ORDER BY round) FROM rounds), "
         "(SELECT count(*) FROM selections), "
         "(SELECT count(DISTINCT candidate_id) FROM verifications WHERE status = 'verified'), "
-        "(SELECT max(committed_at) FROM commits)"
+        "(SELECT max(committed_at) FROM commits), "
+        "(SELECT count(*) FROM selections ANTI JOIN verifications USING (candidate_id))"
     ).fetchall()[0]
     verdicts = dict(connection.execute("SELECT verdict, count(*) FROM candidates GROUP BY verdict").fetchall())
     return {
@@ -30,6 +31,7 @@ def counts(connection: Any) -> dict[str, Any]:
         **{verdict: verdicts.get(verdict, 0) for verdict in ("kept", "rejected", "failed")},
         "selected": one[2],
         "verified": one[3],
+        "pending": one[5],
         "last_commit": f"{one[4].isoformat()}Z" if one[4] else None,
     }
 

@@ -59,6 +59,11 @@ _RULES: list[tuple[str, str]] = [
         "selected, but was not kept",
         "FROM selections s JOIN candidates USING (candidate_id) WHERE verdict <> 'kept'",
     ),
+    (
+        "answered by the oracle before it was selected",
+        "FROM verifications v JOIN selections s USING (candidate_id) WHERE v.round < s.round "
+        "OR (v.round = s.round AND v.before_decision)",
+    ),
     ("verified without a value", "FROM verifications WHERE status = 'verified' AND value IS NULL"),
     (
         "recorded as failed in verification, but without an error",

@@ -67,6 +67,44 @@ class Oracle(Protocol):
         ...
 
 
+@runtime_checkable
+class CostedOracle(Oracle, Protocol):
+    """An oracle that estimates beforehand what a verification costs, so that the dear ones must be worth it."""
+
+    def cost(self, crystals: Crystals) -> FloatArray:
+        """What the verification of each crystal would cost, shape `n`, above 0; in CPU seconds where it can be said.
+
+        The same crystals always cost the same: an estimate from a clock or from past answers would make a campaign's
+        choices differ from run to run.
+        """
+        ...
+
+
+def estimated_costs(oracle: Oracle, crystals: Crystals) -> FloatArray:
+    """What the verification of each of n crystals is expected to cost, shape `n`; 1 each where the oracle cannot say.
+
+    Raises:
+        InputError: `oracle.cost` is no method, raised, or gave another shape or a number not above 0 or not finite.
+    """
+    estimate, n, who = getattr(oracle, "cost", None), len(crystals), f"{type(oracle).__name__}.cost"
+    if estimate is None:
+        return np.ones(n)
+    if not callable(estimate):
+        raise InputError(f"{who} is a {type(estimate).__name__}: make it a method that takes crystals, or leave it out")
+    try:
+        costs = np.array(estimate(crystals), dtype=np.float64)  # a copy: the oracle may keep its own
+    except Exception as error:
+        raise InputError(f"{who} raised {type(error).__name__}: {error}; give one number for each crystal") from error
+    if costs.shape != (n,):
+        raise InputError(f"{who} gave the shape {costs.shape} for {n} crystals: give one number for each, shape ({n},)")
+    odd = np.flatnonzero(~(np.isfinite(costs) & (costs > 0)))
+    if odd.size:
+        raise InputError(
+            f"{who} gave {costs[odd[0]]} for crystal '{crystals.ids[odd[0]]}': give a finite number above 0"
+        )
+    return costs
+
+
 def unjudged(crystals: Crystals) -> Relaxed:
     """Crystals of which no potential has said anything: one member whose every answer is NaN."""
     n = len(crystals)
@@ -109,7 +147,10 @@ def check_oracle(oracle: Oracle, crystals: Crystals) -> list[str]:
         return [f"verify raised {type(error).__name__}: {error}; put what goes wrong with a crystal into errors"]
     if not isinstance(first, Verified):
         return [f"verify returned a {type(first).__name__}: return Verified(...)"]
-    return list(_answer_faults(first, given)) + list(_change_faults(oracle, key, given, crystals, first, second))
+    costs = list(_cost_faults(oracle, crystals))  # first: what it does to the crystals is found below
+    return (
+        list(_answer_faults(first, given)) + list(_change_faults(oracle, key, given, crystals, first, second)) + costs
+    )
 
 
 def _answer_faults(verified: Verified, given: Crystals) -> Iterator[str]:
@@ -134,12 +175,23 @@ def _answer_faults(verified: Verified, given: Crystals) -> Iterator[str]:
         yield "some values are infinite: give NaN and an error"
 
 
+def _cost_faults(oracle: Oracle, crystals: Crystals) -> Iterator[str]:
+    """Faults of the estimated costs, where the oracle gives any."""
+    try:
+        first, second = estimated_costs(oracle, crystals), estimated_costs(oracle, crystals)
+    except InputError as error:
+        yield str(error)
+        return
+    if not np.array_equal(first, second):
+        yield "two estimates of the same crystals' costs differ: use no clock and no past answers"
+
+
 def _change_faults(
     oracle: Oracle, key: str, given: Crystals, crystals: Crystals, first: Verified, second: Verified
 ) -> Iterator[str]:
     """Faults that show between two answers."""
     if crystals != given:
-        yield "verify changed the crystals that it was given: work on a copy"
+        yield "verify or cost changed the crystals that it was given: work on a copy"
     if oracle.level.key != key:
         yield "the level changed during verification: results of one oracle have one level"
     if dict(first.errors) != dict(second.errors) or not _same_numbers(first, second):

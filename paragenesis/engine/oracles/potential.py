@@ -21,6 +21,9 @@ from paragenesis.engine.references import ElementReferences, references_for
 from paragenesis.objectives.contract import Need
 from paragenesis.settings import Settings
 
+_USUAL_STEPS = 60  # from the geometry of another potential
+_SECONDS_PER_EVALUATION = 0.005  # of one atom, by a graph network on one CPU core
+
 
 class PotentialOracleSettings(Settings):
     """Which potential verifies, and how well it relaxes.
@@ -97,6 +100,11 @@ class PotentialOracle:
     def level(self) -> Level:
         """The potential's level with its references and the tolerance of the relaxation."""
         return self._level
+
+    def cost(self, crystals: Crystals) -> FloatArray:
+        """CPU seconds, roughly: the evaluations of an atom that a usual relaxation takes; only ratios are reliable."""
+        evaluations = crystals.n_atoms * (1.0 + min(_USUAL_STEPS, self._relax.max_steps))
+        return np.asarray(_SECONDS_PER_EVALUATION * evaluations, dtype=np.float64)
 
     def verify(self, crystals: Crystals) -> Verified:
         """Relax and judge each crystal; one that the potential refuses, or that does not relax, is an error."""

@@ -96,7 +96,7 @@ class Axis:
             case Target(value=value):
                 return f"target {value:g}"
             case Range(low=low, high=high):
-                return f"between {low:g} and {high:g}"
+                return _between(low, high)
             case Minimize():
                 return "minimise"
             case _:
@@ -106,6 +106,13 @@ class Axis:
     def title(self) -> str:
         """Label and goal: 'density (g/cm3), minimise'."""
         return f"{self.label}, {self.wish}"
+
+
+def _between(low: float | None, high: float | None) -> str:
+    """A range in words; None is an open end."""
+    if low is not None and high is not None:
+        return f"between {low:g} and {high:g}"
+    return f"at most {high:g}" if low is None else f"at least {low:g}"
 
 
 @dataclass(frozen=True)

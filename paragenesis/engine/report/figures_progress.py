@@ -137,7 +137,7 @@ def _pareto(campaign: Campaign, i: int, j: int, best: BoolArray) -> Panel:
     ):
         ends = clipped_range(all_of.predicted[row, pale], all_of.verified[row, solid])
         update(title=text(axis.title), range=ends, zeroline=False)
-        _mark_goal(axis, put)
+        _mark_goal(axis, ends, put)
     note = f" {len(drawn):,} of {len(pale):,} predicted candidates are drawn." if len(drawn) < len(pale) else ""
     line = (
         f"The line joins the front of {names} among {count_of(len(solid), 'verified crystal')}; ringed points are on "
@@ -198,10 +198,16 @@ def _front_line(x_axis: Axis, y_axis: Axis, points: FloatArray) -> go.Scatter:
     return go.Scatter(x=front[0], y=front[1], mode="lines", name="front", line=line, hoverinfo="skip")
 
 
-def _mark_goal(axis: Axis, put: object) -> None:
-    """Shade the wanted range, or draw the target, of an objective that has one."""
+def _mark_goal(axis: Axis, shown: list[float] | None, put: object) -> None:
+    """Shade the wanted range as far as it is shown, or draw the target, of an objective that has one."""
     goal = axis.goal
-    ends = (goal.low, goal.high) if isinstance(goal, Range) else (goal.value,) * 2 if isinstance(goal, Target) else None
+    ends: tuple[float, float] | None = None
+    if isinstance(goal, Target):
+        ends = (goal.value, goal.value)
+    elif isinstance(goal, Range):
+        first, last = shown or goal.ends
+        ends = (max(goal.ends[0], first), min(goal.ends[1], last))
+        ends = ends if np.isfinite(ends).all() and ends[0] < ends[1] else None
     if ends and callable(put):
         put(*ends, fillcolor=GREEN, opacity=0.12, line_width=0 if ends[0] < ends[1] else 1.5, line_color=GREEN)
 

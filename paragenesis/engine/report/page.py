@@ -31,6 +31,7 @@ _TRIAGE_WORDS = {
     "implausible": "the ensemble puts it so far below the hull that extrapolation is likelier than discovery",
     "too_uncertain": "the models know too little of it to judge",
     "false_confidence": "it meets the goal only at the optimistic end of its interval",
+    "hopeless": "even the optimistic end of its interval misses a wanted range or a verified crystal",
     "disagreement": "the members of the ensemble contradict each other",
 }
 

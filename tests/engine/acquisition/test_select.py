@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def pool(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def choose(strategy: str = "ehvi_dpp", q: int = 8, seed: int = 0, n: int = 200, **options: object) -> Selection:
     X, mean, std, observed = pool(n)
     chosen = DecisionSettings(q=q, strategy=strategy, **options)  # type: ignore[arg-type]
-    return select_batch(X, mean, std, observed=observed, settings=chosen, seed=seed)
+    chances = np.random.default_rng(7).random(n)
+    return select_batch(X, mean, std, observed=observed, hit_probability=chances, settings=chosen, seed=seed)
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
@@ -73,18 +75,103 @@ def test_a_crystal_like_a_pending_one_is_not_chosen_again() -> None:
     assert "nearest verified or pending" in batch.why[0]
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(["ehvi_dpp", "ehvi", "greedy"]))
-def test_the_choice_depends_neither_on_the_order_nor_on_units(seed: int, strategy: str) -> None:
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.sampled_from([1e-3, 1.0, 70.0]), min_size=4, max_size=4))
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_the_choice_depends_neither_on_the_order_nor_on_units(strategy: str, seed: int, columns: list[float]) -> None:
     X, mean, std, observed = pool(60, seed % 1000)
-    chosen = DecisionSettings(q=5, strategy=strategy)
-    plain = select_batch(X, mean, std, observed=observed, settings=chosen)
-    order = np.random.default_rng(seed).permutation(60)
-    unit = np.array([1e3, 1.0, 1e-2])
+    rng = np.random.default_rng(seed)
+    chances, feasible, cost, order = rng.random(60), rng.random(60), rng.uniform(1, 2, 60), rng.permutation(60)
+    chosen = DecisionSettings(q=5, strategy=strategy, budget=6.0, explore=0.2)
+    point, unit = mean.min(0), np.array([1e3, 1.0, 1e-2])
+    known: dict[str, Any] = {"settings": chosen, "seed": 3}
+    plain = select_batch(
+        X,
+        mean,
+        std,
+        observed=observed,
+        given=X[:2] + 0.1,
+        pending=(X[2:4] + 0.1, mean[2:4]),
+        hit_probability=chances,
+        feasible=feasible,
+        cost=cost,
+        reference_point=point,
+        **known,
+    )
     other = select_batch(
-        X[order] * 7.0, mean[order] * unit, std[order] * unit, observed=observed * unit, settings=chosen
+        X[order] * columns,
+        mean[order] * unit,
+        std[order] * unit,
+        observed=observed[::-1] * unit,
+        given=(X[:2] + 0.1) * columns,
+        pending=((X[2:4] + 0.1) * columns, mean[2:4] * unit),
+        hit_probability=chances[order],
+        feasible=feasible[order],
+        cost=cost[order] * 60.0,
+        reference_point=point * unit,
+        settings=chosen.model_copy(update={"budget": 360.0}),
+        seed=3,
     )
     assert order[other.indices].tolist() == plain.indices.tolist()
+    assert other.nearest_given.tolist() == plain.nearest_given.tolist()
+    assert other.nearest_chosen.tolist() == plain.nearest_chosen.tolist()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 5), st.sampled_from(["ehvi_dpp", "hits"]))
+def test_pending_counts_in_diversity_as_labelled(seed: int, p: int, strategy: str) -> None:
+    X, mean, std, observed = pool(50, seed)
+    rng = np.random.default_rng(seed)
+    given, waiting, hopeless = rng.normal(size=(2, 4)), X[:p] + 0.01, mean.min(0) - np.ones((p, 3))
+    options: dict[str, Any] = {
+        "observed": observed,
+        "hit_probability": rng.random(50),
+        "settings": DecisionSettings(q=5, strategy=strategy, diversity=3.0),
+        "reference_point": mean.min(0),
+    }
+    labelled = select_batch(X, mean, std, given=np.vstack([given, waiting]), **options)
+    pending = select_batch(X, mean, std, given=given, pending=(waiting, hopeless), **options)
+    assert pending.indices.tolist() == labelled.indices.tolist()
+    assert pending.similarity_given.tolist() == labelled.similarity_given.tolist()
+    assert pending.nearest_given.tolist() == labelled.nearest_given.tolist()
+
+
+def test_pending_is_believed_in_scores_but_not_observed() -> None:
+    X, mean, std, observed = pool()
+    options: dict[str, Any] = {"observed": observed, "settings": DecisionSettings(q=4, strategy="ehvi")}
+    free = select_batch(X, mean, std, **options)
+    first = free.indices[:1]
+    waiting = select_batch(X, mean, std, pending=(X[first] + 9.0, mean[first]), **options)
+    known = select_batch(
+        X,
+        mean,
+        std,
+        observed=np.vstack([observed, mean[first]]),
+        settings=options["settings"],
+        reference_point=free.reference_point,
+    )
+    assert waiting.reference_point.tolist() == free.reference_point.tolist()
+    assert waiting.indices.tolist() == known.indices.tolist() != free.indices.tolist()
+    assert waiting.score[0] < free.score[0]
+
+
+def test_what_each_pick_is_most_alike_is_told() -> None:
+    X, mean, std, observed = pool(40)
+    given, waiting = X[:3] + 0.2, (X[3:5] - 0.2, mean[3:5])
+    batch = select_batch(X, mean, std, observed=observed, given=given, pending=waiting)
+    basis = np.vstack([X, given, waiting[0]])
+    unit = basis.std(0) * np.sqrt(2 * X.shape[1])
+    for t, row in enumerate(batch.indices):
+        squares = (((basis[40:] - X[row]) / unit) ** 2).sum(1)
+        assert batch.nearest_given[t] == np.argmin(squares)
+        assert batch.similarity_given[t] == pytest.approx(np.exp(-2.0 * squares.min()))
+        squares = (((X[batch.indices[:t]] - X[row]) / unit) ** 2).sum(1)
+        assert batch.nearest_chosen[t] == (np.argmin(squares) if t else -1)
+        assert batch.similarity_chosen[t] == pytest.approx(np.exp(-2.0 * squares.min()) if t else 0.0)
+        assert f"verified or pending {batch.similarity_given[t]:.2f}" in batch.why[t]
+    alone = select_batch(X, mean, std, observed=observed)
+    assert alone.nearest_given.tolist() == [-1] * 8
+    assert not alone.similarity_given.any()
 
 
 def test_fewer_than_asked_for_is_all_of_them_and_said() -> None:
@@ -125,6 +212,32 @@ def test_nothing_verified_constant_objective_and_duplicates() -> None:
     assert not {0, 1} <= set(batch.indices.tolist())
 
 
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_copies_come_when_nothing_else_is_left(strategy: str) -> None:
+    X, mean, std, observed = (np.repeat(table, 3, axis=0) for table in pool(6))
+    X[1::3] += 1e-15  # rounding makes no difference
+    chances = np.repeat(np.linspace(0.1, 0.9, 6), 3)
+    for q, shortlist in ((6, 1000), (6, 1), (9, 4)):
+        options = DecisionSettings(q=q, strategy=strategy, shortlist=shortlist, diversity=0.01)
+        batch = select_batch(X, mean, std, observed=observed, hit_probability=chances, settings=options)
+        assert set((batch.indices[:6] // 3).tolist()) == set(range(6))
+        assert len(set(batch.indices.tolist())) == len(batch) == q
+        assert ("3 of the chosen repeat another" in batch.note) == (q == 9)
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("verified", [0, 1])
+def test_little_is_known_and_an_objective_is_constant(strategy: str, verified: int) -> None:
+    X, mean, std, observed = pool(30)
+    mean[:, 2], std[:, 2], observed[:, 2] = 4.0, 0.0, 4.0
+    chances = np.linspace(0, 1, 30)
+    options = DecisionSettings(q=50, strategy=strategy, explore=0.1)
+    batch = select_batch(X, mean, std, observed=observed[:verified], hit_probability=chances, settings=options)
+    assert sorted(batch.indices.tolist()) == list(range(30))
+    assert np.isfinite(batch.score).all()
+    assert np.isfinite(batch.gain).all()
+
+
 def test_the_reference_point_can_be_given_in_the_objectives_units() -> None:
     goals = (Minimize(), Target(value=2.0))
     point = reference_utilities(DecisionSettings(reference_point=(0.2, 3.5)), goals)
@@ -136,7 +249,39 @@ def test_the_reference_point_can_be_given_in_the_objectives_units() -> None:
 
 
 def test_an_unknown_strategy_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match="ehvi_dpp, greedy, random"):
+    with pytest.raises(InputError, match="ehvi_dpp, greedy, hits, parego, random, thompson"):
         DecisionSettings.parse({"strategy": "magic"})
-    with pytest.raises(InputError, match="N x d"):
-        select_batch(np.ones((2, 1)), np.ones((3, 2)), np.ones((3, 2)), observed=np.zeros((0, 2)))
+
+
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("N x d", {"mean": np.ones((3, 3)), "std": np.ones((3, 3))}),
+    ("standard deviation of candidate 1 is -1", {"std": np.array([[1.0] * 3, [-1.0] * 3, *[[1.0] * 3] * 4])}),
+    ("cost of candidate 2 is nan", {"cost": np.array([1, 1, np.nan, 1, 1, 1])}),
+    ("cost of candidate 0 is -1", {"cost": -np.ones(6)}),
+    ("cost of candidate 5 is 0", {"cost": np.array([1.0, 1, 1, 1, 1, 0])}),
+    ("feasible of candidate 0 is 1.5", {"feasible": np.full(6, 1.5)}),
+    ("feasible of candidate 0 is nan", {"feasible": np.full(6, np.nan)}),
+    ("hit_probability of candidate 0 is -0.1", {"hit_probability": np.full(6, -0.1)}),
+    (r"hit_probability has the shape \(5,\)", {"hit_probability": np.ones(5)}),
+    ("'hits' needs the probability", {"settings": DecisionSettings(strategy="hits")}),
+    ("budget of 3 needs costs", {"settings": DecisionSettings(budget=3.0)}),
+    ("given have 2 columns", {"given": np.ones((1, 2))}),
+    ("a row of 3 expected utilities", {"pending": (np.ones((2, 4)), np.ones((1, 3)))}),
+    ("pending features must be finite", {"pending": (np.full((1, 4), np.nan), np.ones((1, 3)))}),
+    ("observed utilities", {"observed": np.ones((3, 2))}),
+    ("give 3 finite utilities", {"reference_point": np.zeros(2)}),
+]
+
+
+@pytest.mark.parametrize(("message", "changes"), WRONG, ids=[message for message, _ in WRONG])
+def test_bad_input_is_named(message: str, changes: dict[str, Any]) -> None:
+    X, mean, std, observed = pool(6)
+    with pytest.raises(InputError, match=message):
+        select_batch(**{"descriptors": X, "mean": mean, "std": std, "observed": observed, **changes})
+
+
+def test_numbers_of_excluded_candidates_are_not_asked_for() -> None:
+    X, mean, std, observed = pool(6)
+    mean[2, 0], column = np.nan, np.array([1, 1, np.nan, 1, 1, 1])
+    batch = select_batch(X, mean, std, observed=observed, feasible=column, cost=column, hit_probability=column)
+    assert sorted(batch.indices.tolist()) == [0, 1, 3, 4, 5]

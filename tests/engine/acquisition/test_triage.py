@@ -91,6 +91,34 @@ def test_false_confidence_knows_every_goal(goal: Maximize, bound: float, value: 
     assert [(t.index, t.reason) for t in triage(judged, limits)] == [(0, "false_confidence")]
 
 
+def test_what_cannot_reach_the_front_is_hopeless() -> None:
+    mean = np.array([[0.0, 1.0], [0.0, 3.0], [-0.5, -0.5], [0.0, 0.0]])
+    judged = Evidence(
+        names=("x", "y"),
+        goals=(Maximize(), Maximize()),
+        mean=mean,
+        std=np.array([[0.1, 0.1], [0.1, 0.1], [0.1, 0.1], [1.0, 0.1]]),
+        observed=np.array([[1.0, 2.0], [2.0, 1.0], [0.0, 0.0], [np.nan, 9.0]]),
+    )
+    found = triage(judged)
+    assert [(t.index, t.reason) for t in found] == [(0, "hopeless"), (2, "hopeless")]  # 1 and 3 may still reach it
+    assert "3 standard deviations" in found[0].detail
+    assert [t.index for t in triage(judged, TriageSettings(hope=20.0))] == []
+
+
+def test_what_cannot_meet_a_range_is_hopeless() -> None:
+    judged = Evidence(
+        names=("gap", "density"),
+        goals=(Range(low=1.0, high=2.0), Range(high=6.0)),
+        mean=np.array([[1.5, 5.0], [3.0, 5.0], [1.5, 6.5], [1.5, 6.5]]),
+        std=np.array([[0.1, 0.0], [0.2, 0.0], [0.1, 0.0], [0.1, 0.3]]),
+    )
+    found = {t.index: t for t in triage(judged)}
+    assert [(i, t.reason) for i, t in found.items()] == [(1, "hopeless"), (2, "hopeless")]
+    assert "gap 3 +- 0.2 does not meet 1 to 2" in found[1].detail
+    assert "<= 6" in found[2].detail
+
+
 def test_the_first_reason_is_stored_once() -> None:
     both = evidence(
         hull_distances=with_value(evidence().hull_distances, (slice(None), 3), -0.25),

@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from paragenesis.crystals import Crystals
 from paragenesis.engine.ledger import (
     Ledger,
+    LedgerReader,
     digest,
     read_only_sql,
     read_status,
@@ -290,6 +291,22 @@ def test_an_older_ledger_is_brought_up_to_date_whole_or_not_at_all(filled, monke
         applied = ledger.query("SELECT name FROM migrations ORDER BY version").column("name").to_pylist()
         assert applied == [change.__name__ for change in (*first, add_a_column)]
         assert ledger.query("SELECT severity FROM triage").column("severity").null_count == 2
+
+
+def test_a_ledger_without_marks_of_late_answers_opens_sound_and_with_the_same_digest(filled):
+    before = digest(filled)
+    with LedgerReader.open(filled) as ledger:
+        [written] = (
+            ledger.query("SELECT digest FROM commits WHERE commit_key = 'r1/verification'").column(0).to_pylist()
+        )
+    assert "verifications:3:590b3d12fd2bf05618ac74a7dff3a68c" in written.split(), "as version 2 would have written it"
+    with duckdb.connect(str(filled / "ledger.duckdb")) as connection:
+        connection.execute("ALTER TABLE verifications DROP COLUMN before_decision")
+        connection.execute("DELETE FROM migrations WHERE name = 'late_answers'")
+    with Ledger.open(filled) as ledger:
+        assert count(ledger, "verifications WHERE before_decision IS NULL") == count(ledger, "verifications") == 6
+    assert verify_ledger(filled) == []
+    assert digest(filled) == before
 
 
 # --- crashes ---------------------------------------------------------------------------------------------------------

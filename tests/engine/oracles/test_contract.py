@@ -11,7 +11,7 @@ import pytest
 
 from paragenesis.crystals import Crystals, Relaxed
 from paragenesis.engine.level import Level
-from paragenesis.engine.oracles import Verified, check_oracle
+from paragenesis.engine.oracles import CostedOracle, Verified, check_oracle, estimated_costs
 from paragenesis.errors import InputError
 from paragenesis.objectives import sample_relaxed
 
@@ -115,3 +115,52 @@ def test_a_changing_level_is_found() -> None:
 
 def test_no_oracle_at_all() -> None:
     assert check_oracle(object(), sample_relaxed().crystals) == ["a object is no oracle: it lacks level, verify"]  # type: ignore[arg-type]
+
+
+@dataclass
+class Priced(Planted):
+    """A faultless oracle whose costs are as told; given the crystals and how often it was asked."""
+
+    price: Any = None
+    asked: int = 0
+
+    def cost(self, crystals: Crystals) -> Any:
+        self.asked += 1
+        return self.price(crystals, self.asked)
+
+
+def test_costs_are_those_of_the_oracle_and_ones_where_it_has_none() -> None:
+    crystals = sample_relaxed().crystals
+    assert estimated_costs(Planted(), crystals).tolist() == [1.0] * len(crystals)
+    priced = Priced(price=lambda c, k: c.n_atoms**3)
+    assert isinstance(priced, CostedOracle)
+    assert estimated_costs(priced, crystals).tolist() == (crystals.n_atoms**3.0).tolist()
+    assert check_oracle(priced, crystals) == []
+    assert estimated_costs(priced, crystals[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("price", "words"),
+    [
+        (lambda c, k: np.ones(len(c) - 1), r"Priced\.cost gave the shape \(5,\) for 6 crystals"),
+        (lambda c, k: 1.0, r"gave the shape \(\) for 6"),
+        (lambda c, k: np.arange(len(c)), r"gave 0\.0 for crystal '.*give a finite number above 0"),
+        (lambda c, k: np.full(len(c), np.nan), "gave nan for crystal"),
+        (lambda c, k: np.full(len(c), np.inf), "gave inf for crystal"),
+        (lambda c, k: ["dear"] * len(c), "raised ValueError"),
+    ],
+)
+def test_costs_that_cannot_be_used_are_refused(price: Any, words: str) -> None:
+    crystals = sample_relaxed().crystals
+    with pytest.raises(InputError, match=words) as refused:
+        estimated_costs(Priced(price=price), crystals)
+    assert str(refused.value) in check_oracle(Priced(price=price), crystals)
+
+
+def test_costs_by_chance_and_costs_that_are_no_method_are_found() -> None:
+    crystals = sample_relaxed().crystals
+    drifting = Priced(price=lambda c, k: np.full(len(c), float(k)))
+    assert any("two estimates" in problem for problem in check_oracle(drifting, crystals))
+    plain = Planted()
+    plain.cost = 3.0  # type: ignore[attr-defined]
+    assert any("Planted.cost is a float" in problem for problem in check_oracle(plain, crystals))

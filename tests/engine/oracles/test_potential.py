@@ -11,7 +11,7 @@ import pytest
 from paragenesis.crystals import Crystals
 from paragenesis.engine.hull import Hull
 from paragenesis.engine.level import Level
-from paragenesis.engine.oracles import check_oracle
+from paragenesis.engine.oracles import check_oracle, estimated_costs
 from paragenesis.engine.oracles.potential import PotentialOracle, PotentialOracleSettings
 from paragenesis.engine.potentials.contract import Potential
 from paragenesis.engine.references import ElementReferences
@@ -54,6 +54,12 @@ def test_it_relaxes_and_judges_at_its_own_level(potential: Potential, crystals: 
 
 def test_it_passes_the_check(potential: Potential, crystals: Crystals) -> None:
     assert check_oracle(oracle(potential), crystals) == []
+
+
+def test_large_crystals_and_many_steps_cost_more(potential: Potential, crystals: Crystals) -> None:
+    quick = estimated_costs(oracle(potential, PotentialOracleSettings(max_steps=5)), crystals)
+    assert np.allclose(quick / quick[0], crystals.n_atoms / crystals.n_atoms[0])
+    assert (estimated_costs(oracle(potential), crystals) > quick).all()
 
 
 def test_what_the_potential_refuses_is_an_error_of_that_crystal_alone(potential: Potential, crystals: Crystals) -> None:

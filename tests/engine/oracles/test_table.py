@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from paragenesis.crystals import Crystals
-from paragenesis.engine.oracles import check_oracle
+from paragenesis.engine.oracles import check_oracle, estimated_costs
 from paragenesis.engine.oracles.table import TableOracle, TableOracleSettings
 from paragenesis.errors import InputError
 
@@ -46,6 +46,7 @@ def test_by_formula(tmp_path: Path) -> None:
     assert list(verified.values) == ["energy_above_hull"]
     assert verified.errors == {2: "MgO is not in table.csv"}
     assert (verified.cost_seconds == 0.0).all()
+    assert estimated_costs(table, THREE).tolist() == [1.0, 1.0, 1.0]
     assert check_oracle(table, THREE) == []
 
 

@@ -233,7 +233,7 @@ def test_values_of_another_level_of_theory_are_left_out_and_said(build: Build) -
     directory = build()
     with duckdb.connect(str(directory / "ledger.duckdb")) as connection:
         connection.execute("INSERT INTO verifications SELECT candidate_id, 'other/pbe/1', property, round + 1, status, "
-                           "1000, error, cost_seconds FROM verifications WHERE status = 'verified'")  # fmt: skip
+                           "1000, error, cost_seconds, NULL FROM verifications WHERE status = 'verified'")  # fmt: skip
     with LedgerReader.open(directory) as ledger:
         campaign = read_campaign(ledger)
         assert np.nanmax(campaign.candidates.verified) < 1000

@@ -1,0 +1,289 @@
+"""Decisions: which candidates a strategy verifies, what it finds, how honest its intervals are, what it costs.
+
+    python benchmarks/decisions.py --task redoxmers --data ../shared/data [--seeds 20] [--strategies ehvi_dpp ehvi ...]
+    python benchmarks/decisions.py --task discovery --data ../shared/data [--potential chgnet-0.3.0]
+    python benchmarks/decisions.py --task honesty
+    python benchmarks/decisions.py --task scale [--sizes 1000 10000 100000]
+
+redoxmers   `redoxmers.csv`: 1,408 molecules of four substituents, three outcomes to minimise. Five at a time,
+            begun with five at random; the share of the whole table's hypervolume after 50 and 100.
+discovery   all crystals of `mp20_train.csv.gz`, the oracle is the table. A hit has hull distance 0, a band gap of 1.0
+            to 2.5 eV and a density below 6 g/cm3. 50 at random first, then 25 at a time to 300.
+honesty     a synthetic pool with planted noisy regions: what triage removes.
+scale       q = 64 with three objectives and 500 verified: CPU time and memory by the size of the pool.
+
+Coverage is that of the 90 % intervals that were told before each verification.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bench_table import markdown, versions
+
+from paragenesis import Minimize, Range, decide
+from paragenesis.engine.acquisition.dpp import log_determinant
+from paragenesis.engine.acquisition.features import FeatureSpace
+from paragenesis.engine.acquisition.pareto import hypervolume
+from paragenesis.engine.acquisition.select import DecisionSettings, select_batch
+from paragenesis.engine.acquisition.triage import Evidence, TriageSettings, triage
+from paragenesis.objectives import Goal
+
+Floats = np.ndarray
+REDOXMERS = ("R1", "R3", "R4", "R5", "abs_lam_diff", "ered", "gsol")
+HIT = {
+    "energy_above_hull": Range("energy_above_hull", high=0.0),
+    "band_gap": Range("band_gap", low=1.0, high=2.5),
+    "density": Range("density", high=6.0),
+}
+
+
+@dataclass
+class Campaign:
+    """One campaign on a table: what was tried, in order, and what had been foretold.
+
+    Attributes:
+        tried: Rows of the table.
+        inside: For each foretold value whether it lay in its 90 % interval.
+        seconds: CPU time of the decisions.
+    """
+
+    tried: list[int]
+    inside: list[bool] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def campaign(
+    table: pd.DataFrame,
+    features: Sequence[str],
+    goals: Sequence[Goal],
+    *,
+    first: int,
+    q: int,
+    budget: int,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> Campaign:
+    """Verify `first` rows at random, then q at a time as the strategy chooses, until the budget is spent."""
+    rng = np.random.default_rng(seed)
+    done = Campaign(rng.permutation(len(table))[:first].tolist())
+    pool = table[list(features)].reset_index(drop=True)
+    outcomes = table[[goal.of for goal in goals]].reset_index(drop=True)
+    rule = DecisionSettings(**settings)
+    while len(done.tried) < budget:
+        seen = pool.iloc[done.tried].join(outcomes)
+        started = time.process_time()
+        batch = decide(pool, seen, goals, min(q, budget - len(done.tried)), seed=seed, settings=rule)
+        done.seconds += time.process_time() - started
+        rows = [int(label) for label in batch]  # type: ignore[call-overload]
+        for goal in goals:
+            mean, std = batch.table[f"{goal.of} mean"], batch.table[f"{goal.of} std"]
+            error = np.abs(outcomes[goal.of].to_numpy()[rows] - mean.to_numpy())
+            done.inside += (error <= 1.645 * std.to_numpy()).tolist()
+        done.tried += rows
+        if not rows:
+            break
+    return done
+
+
+def mean_and_error(values: Sequence[float], digits: int) -> str:
+    """Mean and its standard error."""
+    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    return f"{np.mean(values):.{digits}f} +- {error:.{digits}f}"
+
+
+# --- redoxmers -------------------------------------------------------------------------------------------------------
+
+
+def redoxmers(options: argparse.Namespace) -> dict[str, Any]:
+    """The share of the table's hypervolume that each strategy has after 50 and 100 evaluations."""
+    table = pd.read_csv(options.data / "redoxmers.csv", header=None, names=list(REDOXMERS))
+    goals = [Minimize(name) for name in REDOXMERS[4:]]
+    utilities = -table[list(REDOXMERS[4:])].to_numpy()
+    reference = utilities.min(0)
+    whole = hypervolume(utilities, reference)
+    rows, results = [], []
+    for strategy in options.strategies or ["ehvi_dpp", "ehvi", "thompson", "parego", "greedy", "random"]:
+        shares: dict[int, list[float]] = {50: [], 100: []}
+        covered, seconds = [], []
+        for seed in range(options.seeds):
+            done = campaign(
+                table, REDOXMERS[:4], goals, first=5, q=5, budget=100, seed=seed, settings={"strategy": strategy}
+            )
+            for n, found in shares.items():
+                found.append(hypervolume(utilities[done.tried[:n]], reference) / whole)
+            covered.append(float(np.mean(done.inside)))
+            seconds.append(done.seconds / 19)
+            results.append({"strategy": strategy, "seed": seed, "tried": done.tried, "coverage": covered[-1]})
+        cells = [mean_and_error(found, 3) for found in shares.values()]
+        rows.append([strategy, *cells, mean_and_error(covered, 3), f"{np.mean(seconds):.2f}"])
+    print(markdown(["redoxmers", "share at 50", "share at 100", "coverage of 90 %", "CPU s a decision"], rows))
+    return {"task": "redoxmers", "results": results}
+
+
+# --- discovery -------------------------------------------------------------------------------------------------------
+
+
+def discovery(options: argparse.Namespace) -> dict[str, Any]:
+    """Hits among 300 verified crystals, begun with 50 at random."""
+    from bench_pool import mp20_pool
+
+    table, features = mp20_pool(options.data, options.potential, options.work)
+    hit = np.logical_and.reduce([goal.utility(table[name].to_numpy()) == 0 for name, goal in HIT.items()])
+    space = FeatureSpace(table[features].to_numpy(), 16)
+    coordinates = space(table[features].to_numpy())
+    rows, results = [], []
+    for strategy in options.strategies or ["hits", "ehvi", "greedy", "random"]:
+        found, systems, spread, cost, covered = [], [], [], [], []
+        for seed in range(options.seeds):
+            done = campaign(
+                table, features, list(HIT.values()), first=50, q=25, budget=300, seed=seed,
+                settings={"strategy": strategy},
+            )  # fmt: skip
+            which = np.array(done.tried)
+            hits = which[hit[which]]
+            found.append(float(len(hits)))
+            systems.append(float(table["system"].iloc[hits].nunique()))
+            spread.append(log_determinant(coordinates[hits], 0.5) / max(len(hits), 1))
+            thirds = [max(int(part.sum()), 1) for part in np.array_split(hit[which], 3)]
+            cost.append(thirds[0] / thirds[2])  # cost per hit, last third against the first
+            covered.append(float(np.mean(done.inside)))
+            results.append({"strategy": strategy, "seed": seed, "tried": done.tried, "hits": len(hits)})
+        columns = ((found, 1), (systems, 1), (spread, 2), (cost, 2), (covered, 3))
+        rows.append([strategy, *(mean_and_error(values, digits) for values, digits in columns)])
+    head = ["discovery", "hits", "chemical systems", "log det a hit", "cost per hit, last third", "coverage of 90 %"]
+    print(markdown(head, rows))
+    chance = 300 * hit.mean()
+    print(f"\n{int(hit.sum())} hits among {len(table)}; random choice expects {chance:.1f}; {len(features)} features")
+    return {"task": "discovery", "results": results}
+
+
+# --- honesty ---------------------------------------------------------------------------------------------------------
+
+
+def noisy_pool(seed: int, n: int = 5_000) -> tuple[Evidence, Floats, Floats]:
+    """A pool whose predictions are good but for some regions.
+
+    Returns:
+        What is known of it, which candidates are false hopes (off target by truth and by prediction, on target at the
+        optimistic end of a wide interval), and which are true hits.
+    """
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, 4))
+    truth = 0.3 + 0.25 * np.sin(5 * x[:, 0]) + 0.25 * np.cos(4 * x[:, 1])
+    noisy = (np.abs(x[:, 2] - 0.5) < 0.1) | (x[:, 3] > 0.9)
+    std = np.where(noisy, 0.16, 0.02)
+    mean = truth + std * rng.standard_normal(n)
+    evidence = Evidence(names=("energy_above_hull",), goals=(Minimize(),), mean=mean[:, None], std=std[:, None])
+    hits = truth <= 0.1
+    false = noisy & ~hits & (mean > 0.1) & (mean - 1.645 * std <= 0.1)
+    return evidence, false, hits
+
+
+def honesty(options: argparse.Namespace) -> dict[str, Any]:
+    """The share of false hopes, and of true hits, that triage removes."""
+    removed: dict[str, list[float]] = {"false hopes": [], "true hits": []}
+    counts = []
+    for seed in range(options.seeds):
+        evidence, false, hits = noisy_pool(seed)
+        out = np.zeros(len(false), dtype=bool)
+        out[[t.index for t in triage(evidence, TriageSettings())]] = True
+        removed["false hopes"].append(100 * float(out[false].mean()))
+        removed["true hits"].append(100 * float(out[hits].mean()))
+        counts.append((int(false.sum()), int(hits.sum())))
+    rows = [[name, mean_and_error(values, 1)] for name, values in removed.items()]
+    print(markdown(["of a pool with noisy regions, triage removes", "%"], rows))
+    n_false, n_hits = np.mean(counts, axis=0)
+    print(
+        f"\n{options.seeds} pools of 5,000 candidates with {n_false:.0f} false hopes and {n_hits:.0f} hits on average"
+    )
+    return {"task": "honesty", "removed": removed}
+
+
+# --- scale -----------------------------------------------------------------------------------------------------------
+
+
+def scale(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU time and peak memory of a decision by the size of the pool: learning, prediction and choice."""
+    rows, results = [], []
+    for n in options.sizes:
+        seconds = []
+        for seed in range(options.seeds):
+            seconds.append(_timed(n, seed, options.strategies[0] if options.strategies else "ehvi_dpp"))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        learning, choice = np.median(seconds, axis=0)
+        rows.append([f"{n:,}", f"{learning:.1f}", f"{choice:.1f}", f"{1e6 * choice / n:.0f}", f"{peak:.2f}"])
+        results.append({"n": n, "seconds": seconds, "peak_gb": peak})
+    head = ["candidates", "learning and prediction, CPU s", "choice, CPU s", "choice, us a candidate", "peak GB"]
+    print(markdown(head, rows))
+    print("\nq = 64, three objectives, 500 verified, 16 features; sizes in ascending order, so the peak is theirs")
+    return {"task": "scale", "results": results}
+
+
+def _timed(n: int, seed: int, strategy: str) -> tuple[float, float]:
+    """CPU seconds of learning from 500 and predicting n, and of choosing 64."""
+    from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
+
+    rng = np.random.default_rng(seed)
+    X, seen = rng.random((n, 16)), rng.random((500, 16))
+
+    def outcomes(x: Floats) -> Floats:
+        waves = np.sin(3 * x[:, :3] + x[:, 3:6]) + x[:, 6:9] * x[:, 9:12]
+        return np.asarray(waves + 0.05 * rng.standard_normal(waves.shape))
+
+    Y = outcomes(seen)
+    centre = Y.mean(0)
+    started = time.process_time()
+    surrogate = ResidualSurrogate(SurrogateSettings(ensemble_weight=0.0)).fit(seen, Y - centre, pool=X)
+    mean, std = surrogate.predict(X, np.tile(centre, (n, 1)), np.full((n, 3), np.nan))
+    learnt = time.process_time()
+    settings = DecisionSettings(q=64, strategy=strategy)
+    batch = select_batch(X, mean, std, observed=Y, given=seen, settings=settings, seed=seed)
+    assert len(batch) == min(64, n)
+    return learnt - started, time.process_time() - learnt
+
+
+TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "redoxmers": redoxmers,
+    "discovery": discovery,
+    "honesty": honesty,
+    "scale": scale,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=sorted(TASKS), required=True)
+    parser.add_argument("--data", type=Path, help="folder with redoxmers.csv and mp20_train.csv.gz")
+    parser.add_argument("--seeds", type=int, default=20, help="how many: 0, 1, ...")
+    parser.add_argument("--strategies", nargs="+")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--potential", help="its energies and descriptors are features, too")
+    parser.add_argument("--work", type=Path, default=Path("decisions.work"), help="folder for features, found once")
+    parser.add_argument("--out", type=Path, help="write everything there as JSON")
+    options = parser.parse_args(arguments)
+    if options.data is None and options.task in ("redoxmers", "discovery"):
+        parser.error("--data is needed")
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.process_time()
+    with warnings.catch_warnings(action="ignore"):  # third parties', about their own code
+        result = TASKS[options.task](options)
+    print(f"\n{options.seeds} seeds; {time.process_time() - started:.0f} CPU s; {versions('torch', 'botorch')}")
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Ask and tell: the decision layer for any table of candidates, crystals or not.
+
+    batch = decide(pool, observations, [Maximize("y0"), Minimize("y1")], q=5, seed=0)
+
+`pool` holds a row of features for each candidate, `observations` the same columns for what was tried already, and one
+column for each objective. Gaussian processes learn the objectives from the observations; the batch is chosen by
+expected hypervolume improvement and diversity, or by another of the `STRATEGIES`. Beside other goals a `Range` is a
+constraint: scores count as far as it is likely to be met. Where all goals are ranges, probable hits are chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paragenesis.crystals import FloatArray
+from paragenesis.engine.acquisition.features import FeatureSpace
+from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
+from paragenesis.engine.feature_table import Encoding, is_number, reasons_against
+from paragenesis.engine.formulation import Formulation, only_ranges
+from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
+from paragenesis.errors import InputError
+from paragenesis.objectives.goals import Goal, Maximize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What to try next; iterates over the index labels of the chosen rows, best first.
+
+    Attributes:
+        labels: Their index labels in the pool.
+        table: A row for each, by label: score, gain, uncertainty, each objective's predicted mean and standard
+            deviation ("y0 mean", "y0 std"), which of those before it is most like it, and why it was chosen.
+        excluded: Rows of the pool that could not be chosen, by label, with the column "reason".
+        reference_point: What each objective must at least reach to count, in its own unit; for a Target or Range as
+            the largest distance.
+        note: What is unusual about this choice; empty if nothing.
+    """
+
+    labels: tuple[Hashable, ...]
+    table: pd.DataFrame
+    excluded: pd.DataFrame
+    reference_point: dict[str, float]
+    note: str
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The labels."""
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        """How many were chosen."""
+        return len(self.labels)
+
+
+def decide(
+    pool: pd.DataFrame,
+    observations: pd.DataFrame | None,
+    objectives: Sequence[Goal],
+    q: int | None = None,
+    *,
+    seed: int = 0,
+    pending: pd.DataFrame | None = None,
+    cost: pd.Series[float] | None = None,
+    settings: DecisionSettings | None = None,
+    surrogate: SurrogateSettings | None = None,
+) -> Batch:
+    """Choose the q candidates of a table to try next.
+
+    Numbers and truth values are features as they are, standardised; every other column is a category and one-hot
+    encoded. A candidate with the features of an observation or of a pending one has been tried and is not chosen again.
+
+    Args:
+        pool: A row of features for each candidate; its index labels name them.
+        observations: The same columns, and one for each objective; None or empty if nothing was tried yet. An outcome
+            may be missing (NaN): the others of its row are still learned from. Further columns are not used.
+        objectives: Goals with the names of their columns: `Maximize("y0")`, `Target("gap", value=1.4)`.
+        q: How many; `settings.q` if not given.
+        seed: The same seed gives the same batch.
+        pending: Rows of features that are being tried, without outcomes yet; the batch keeps away from them.
+        cost: What it takes to try each candidate, by the pool's labels; with `settings.budget` the batch keeps to it.
+        settings: How to choose. By default `ehvi_dpp`, or `hits` where all goals are ranges.
+        surrogate: How to learn. The share of an ensemble is left out: there is none.
+
+    Returns:
+        At most q candidates: fewer, with a note, if there are not more that differ.
+
+    Raises:
+        InputError: Columns are missing or of another kind, labels repeat, or there is no objective.
+    """
+    names = _objective_names(objectives)
+    settings = settings or DecisionSettings(strategy="hits" if only_ranges(objectives) else "ehvi_dpp")
+    settings = settings if q is None else DecisionSettings.parse({**settings.model_dump(), "q": q}, where="decide")
+    encoding = Encoding.of(pool, observations, pending, names)
+    X, tried, waiting = encoding(pool), encoding(observations), encoding(pending)
+    waiting = waiting[np.isfinite(waiting).all(1)]
+    known = _Known.of(tried, _outcomes(observations, names))
+    reasons = reasons_against(X, pool.index.tolist(), np.vstack([tried, waiting]))
+    rows = np.flatnonzero([not reason for reason in reasons])
+    space = FeatureSpace(np.vstack([X[rows], known.X]), encoding.components, standardise=False)
+    mean, std = _posterior(np.vstack([X[rows], waiting]), known, space, surrogate or SurrogateSettings())
+    formulation = Formulation.of(objectives, settings.strategy)
+    utilities, spread = formulation.moments(mean, std)
+    n = len(rows)
+    likely = formulation.probability(mean, std)[:n]
+    selection = select_batch(
+        X[rows],
+        utilities[:n],
+        spread[:n],
+        observed=formulation.observed(known.Y),
+        given=known.X,
+        pending=(waiting, utilities[n:]) if len(waiting) else None,
+        hit_probability=likely if settings.strategy == "hits" else None,
+        feasible=None if settings.strategy == "hits" else likely,
+        cost=None if cost is None else _costs(cost, pool)[rows],
+        settings=settings,
+        reference_point=reference_utilities(settings, formulation.axes),
+        space=space,
+        seed=seed,
+    )
+    return Batch(
+        labels=tuple(pool.index[rows[selection.indices]]),
+        table=_table(pool.index[rows], names, selection, mean, std),
+        excluded=_excluded(pool, reasons),
+        reference_point=_in_units(formulation.axes, selection.reference_point),
+        note="; ".join(filter(None, [known.note, selection.note])),
+    )
+
+
+# --- what was tried ----------------------------------------------------------------------------------------------
+
+
+def _objective_names(objectives: Sequence[Goal]) -> list[str]:
+    """The columns of the objectives.
+
+    Raises:
+        InputError: There is no objective, one names no column, or two name the same.
+    """
+    names = [goal.of for goal in objectives]
+    if not names:
+        raise InputError('no objective was given; give at least one, such as Maximize("y0")')
+    if "" in names:
+        goal = objectives[names.index("")]
+        raise InputError(f'{goal!r} names no column; write {type(goal).__name__}("y0", ...) with the column\'s name')
+    if len(set(names)) < len(names):
+        raise InputError(f"two objectives read the column '{max(names, key=names.count)}'; give one goal a column")
+    return names
+
+
+def _outcomes(observations: pd.DataFrame | None, names: Sequence[str]) -> FloatArray:
+    """Outcomes of the observations, shape `k x m`; what is not finite counts as missing.
+
+    Raises:
+        InputError: There is no column for an objective, or it holds no numbers.
+    """
+    if observations is None or not len(observations):
+        return np.zeros((0, len(names)))
+    columns = []
+    for name in names:
+        if name not in observations.columns:
+            raise InputError(
+                f"the observations have no column '{name}' for an objective; they have "
+                f"{', '.join(map(str, observations.columns))}"
+            )
+        if not is_number(observations[name]):
+            raise InputError(f"the column '{name}' is an objective and must hold numbers; convert it")
+        columns.append(observations[name].to_numpy(dtype=np.float64))
+    Y = np.stack(columns, axis=1)
+    return np.where(np.isfinite(Y), Y, np.nan)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was tried: features, shape `k x d`, and outcomes, shape `k x m`, NaN where missing."""
+
+    X: FloatArray
+    Y: FloatArray
+    note: str
+
+    @classmethod
+    def of(cls, X: FloatArray, Y: FloatArray) -> _Known:
+        """Leave out observations whose features are not finite."""
+        usable = np.isfinite(X).all(1)
+        lost = int((~usable).sum())
+        return cls(X[usable], Y[usable], f"{lost} observations with missing features are not used" if lost else "")
+
+
+def _costs(cost: pd.Series[float], pool: pd.DataFrame) -> FloatArray:
+    """Costs in the order of the pool.
+
+    Raises:
+        InputError: One is missing.
+    """
+    missing = pool.index.difference(cost.index)
+    if len(missing):
+        raise InputError(f"the row {missing[0]!r} of the pool has no cost; give one for each label")
+    return np.asarray(cost.loc[pool.index], dtype=np.float64)
+
+
+# --- learning and telling --------------------------------------------------------------------------------------------
+
+
+def _posterior(
+    X: FloatArray, known: _Known, space: FeatureSpace, settings: SurrogateSettings
+) -> tuple[FloatArray, FloatArray]:
+    """Expected outcomes of N candidates and their standard deviations, shape `N x m` each.
+
+    An objective that was never observed, or always with the same outcome, says nothing about where to look: all
+    candidates get that outcome (0 if there is none) with a deviation of its size (1 if it is 0).
+    """
+    m = known.Y.shape[1]
+    count = np.isfinite(known.Y).sum(0)
+    total = np.where(np.isfinite(known.Y), known.Y, 0.0).sum(0)
+    centre = total / np.maximum(count, 1)
+    spread = np.where(np.isfinite(known.Y), np.abs(known.Y - centre), 0.0).max(0, initial=0.0)
+    flat = spread <= 1e-12 * np.abs(centre)
+    prior = np.tile(centre, (len(X), 1))
+    mean, std = prior.copy(), np.tile(np.where(centre == 0, 1.0, np.abs(centre)), (len(X), 1))
+    learnt = np.flatnonzero(~flat)
+    if len(learnt) and len(X):
+        model = ResidualSurrogate(settings.model_copy(update={"ensemble_weight": 0.0}))
+        model.fit(known.X, (known.Y - centre)[:, learnt], space=space)
+        mean[:, learnt], std[:, learnt] = model.predict(X, prior[:, learnt], np.full((len(X), len(learnt)), np.nan))
+    assert mean.shape == (len(X), m)
+    return mean, std
+
+
+def _table(
+    labels: pd.Index[Any], names: Sequence[str], selection: Selection, mean: FloatArray, std: FloatArray
+) -> pd.DataFrame:
+    """The chosen rows with their reasons; `labels`, `mean` and `std` are those that the selection chose from."""
+    import pandas as pd
+
+    chosen = labels[selection.indices]
+    columns: dict[str, Any] = {
+        "score": selection.score,
+        "gain": selection.gain,
+        "uncertainty": selection.uncertainty,
+    }
+    for j, name in enumerate(names):
+        columns[f"{name} mean"] = mean[selection.indices, j]
+        columns[f"{name} std"] = std[selection.indices, j]
+    near = selection.nearest_chosen
+    columns["most like"] = [chosen[i] if i >= 0 else None for i in near.tolist()]
+    columns["similarity"] = np.where(near >= 0, selection.similarity_chosen, np.nan)
+    columns["similarity to tried"] = np.where(selection.nearest_given >= 0, selection.similarity_given, np.nan)
+    return pd.DataFrame({**columns, "why": list(selection.why)}, index=chosen)
+
+
+def _excluded(pool: pd.DataFrame, reasons: Sequence[str]) -> pd.DataFrame:
+    """Rows that could not be chosen, and why."""
+    import pandas as pd
+
+    table = pd.DataFrame({"reason": list(reasons)}, index=pool.index, dtype=object)
+    return table[table["reason"] != ""]
+
+
+def _in_units(objectives: Sequence[Goal], reference: FloatArray) -> dict[str, float]:
+    """The reference point in the objectives' units."""
+    return {
+        goal.of: float(value if isinstance(goal, Maximize) else -value)
+        for goal, value in zip(objectives, reference, strict=True)
+    }

@@ -1,0 +1,78 @@
+"""Goals as axes of a hypervolume and as constraints: what a choice trades, and what it must have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paragenesis.crystals import FloatArray
+from paragenesis.errors import InputError
+from paragenesis.objectives.goals import Goal, Range
+
+
+def only_ranges(goals: Sequence[Goal]) -> bool:
+    """Whether all goals are ranges, so that a candidate is a hit or none."""
+    return all(isinstance(goal, Range) for goal in goals)
+
+
+@dataclass(frozen=True)
+class Formulation:
+    """Goals as axes of a hypervolume and as constraints.
+
+    Attributes:
+        goals: All of them.
+        along: Which of them are axes: all but ranges, or all where there are only ranges.
+        within: Constraints: which outcome, and where it must lie.
+    """
+
+    goals: Sequence[Goal]
+    along: tuple[int, ...]
+    within: tuple[tuple[int, Range], ...]
+
+    @classmethod
+    def of(cls, goals: Sequence[Goal], strategy: str, hits: Sequence[tuple[int, Range]] = ()) -> Formulation:
+        """Ranges beside other goals are constraints; by themselves only where hits are asked for.
+
+        Args:
+            goals: Goals of the m objectives.
+            strategy: How a batch is chosen.
+            hits: What makes a hit, by objective; with the strategy `hits` these are the constraints, if there are any.
+
+        Raises:
+            InputError: Hits are asked for, but nothing says what a hit is.
+        """
+        ranges = tuple((j, goal) for j, goal in enumerate(goals) if isinstance(goal, Range))
+        axes = tuple(j for j, goal in enumerate(goals) if not isinstance(goal, Range))
+        within = tuple(hits) or ranges if strategy == "hits" else ranges if axes else ()
+        if strategy == "hits" and not within:
+            raise InputError(
+                "the strategy 'hits' must know what a hit is; give a Range goal or, in a campaign, [[hits]]"
+            )
+        return cls(goals, axes or tuple(range(len(goals))), within)
+
+    @property
+    def axes(self) -> list[Goal]:
+        """The goals that are axes."""
+        return [self.goals[j] for j in self.along]
+
+    def moments(self, mean: FloatArray, std: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of the utilities along the axes, shape `N x axes` each."""
+        found = [self.goals[j].utility_moments(mean[:, j], std[:, j]) for j in self.along]
+        return np.stack([first for first, _ in found], axis=1), np.stack([second for _, second in found], axis=1)
+
+    def probability(self, mean: FloatArray, std: FloatArray) -> FloatArray:
+        """The probability that all constraints hold, their outcomes independent, shape `N`."""
+        likely = np.ones(len(mean))
+        for j, interval in self.within:
+            likely *= interval.probability(mean[:, j], std[:, j])
+        return likely
+
+    def observed(self, values: FloatArray) -> FloatArray:
+        """Utilities of outcomes along the axes, shape `k x axes`; NaN where a constraint is known to be broken."""
+        utilities = np.stack([self.goals[j].utility(values[:, j]) for j in self.along], axis=1)
+        broken = np.zeros(len(values), dtype=np.bool_)
+        for j, interval in self.within:
+            broken |= interval.utility(values[:, j]) < 0
+        return np.where(broken[:, None], np.nan, utilities)

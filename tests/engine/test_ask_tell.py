@@ -1,0 +1,218 @@
+"""Decisions for any table of candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from paragenesis import Maximize, Minimize, Range, Target, decide
+from paragenesis.engine.acquisition.select import DecisionSettings
+from paragenesis.errors import InputError
+
+
+def landscape(n: int, seed: int = 0) -> pd.DataFrame:
+    """Two numeric features, a category, and two outcomes that are best in opposite corners."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {"a": rng.random(n), "b": 100 * rng.random(n), "kind": rng.choice(["x", "y", "z"], n)},
+        index=[f"row{i}" for i in range(n)],
+    )
+    bonus = table["kind"].map({"x": 0.0, "y": 0.5, "z": 1.0})
+    table["y0"] = table["a"] + bonus
+    table["y1"] = table["b"] / 100 + (table["a"] - 0.3) ** 2
+    return table
+
+
+FEATURES = ["a", "b", "kind"]
+BOTH = (Maximize("y0"), Minimize("y1"))
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return landscape(300)
+
+
+def test_it_finds_the_good_ones_among_many(table: pd.DataFrame) -> None:
+    seen = table.iloc[:40]
+    batch = decide(table[FEATURES], seen, BOTH, q=5, seed=0)
+    assert len(batch) == 5
+    assert not set(batch) & set(seen.index)  # tried already
+    chosen = table.loc[list(batch)]
+    better = [
+        ((table["y0"] > y0) & (table["y1"] < y1)).mean() for y0, y1 in zip(chosen["y0"], chosen["y1"], strict=True)
+    ]
+    assert max(better) < 0.05  # hardly anything beats a chosen one in both
+    assert np.abs(batch.table["y0 mean"] - chosen["y0"]).max() < 0.2
+    assert list(batch.table.index) == list(batch)
+    assert batch.table["why"].str.contains("hypervolume").all()
+    assert set(batch.reference_point) == {"y0", "y1"}
+    assert batch.reference_point["y1"] > chosen["y1"].min()
+
+
+def test_categories_teach(table: pd.DataFrame) -> None:
+    seen = table.iloc[:60]
+    batch = decide(table[["kind"]].assign(noise=table["b"]), seen.assign(noise=seen["b"]), [Maximize("y0")], q=10)
+    assert (table.loc[list(batch), "kind"] == "z").all()
+
+
+def test_labels_may_be_anything_and_order_does_not_matter(table: pd.DataFrame) -> None:
+    seen, pool = table.iloc[:40], table[FEATURES]
+    batch = decide(pool, seen, BOTH, q=4)
+    shuffled = pool.sample(frac=1, random_state=1)
+    assert set(decide(shuffled, seen, BOTH, q=4)) == set(batch)
+    numbered = pool.reset_index(drop=True)
+    assert [pool.index[i] for i in decide(numbered, seen, BOTH, q=4)] == list(batch)
+
+
+def test_units_do_not_matter(table: pd.DataFrame) -> None:
+    seen = table.iloc[:40]
+    batch = decide(table[FEATURES], seen, BOTH, q=4)
+    big = table.assign(a=1e6 * table["a"], y1=1000 * table["y1"])
+    assert list(decide(big[FEATURES], big.iloc[:40], BOTH, q=4)) == list(batch)
+
+
+def test_without_observations_the_first_batch_is_diverse(table: pd.DataFrame) -> None:
+    batch = decide(table[FEATURES], None, BOTH, q=6)
+    chosen = table.loc[list(batch)]
+    assert set(chosen["kind"]) == {"x", "y", "z"}
+    assert np.ptp(chosen["a"]) > 0.6
+    assert np.ptp(chosen["b"]) > 60
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_one_observation_is_enough_to_go_on(table: pd.DataFrame, k: int) -> None:
+    batch = decide(table[FEATURES], table.iloc[:k], BOTH, q=3)
+    assert len(set(batch)) == 3
+    assert np.isfinite(batch.table[["score", "y0 mean", "y0 std"]].to_numpy()).all()
+
+
+def test_a_constant_objective_says_nothing(table: pd.DataFrame) -> None:
+    seen = table.iloc[:40].assign(flat=7.0)
+    batch = decide(table[FEATURES], seen, [Maximize("y0"), Minimize("flat")], q=3)
+    assert (table.loc[list(batch), "kind"] == "z").all()
+    assert (batch.table["flat mean"] == 7.0).all()
+
+
+def test_missing_outcomes_and_features_cost_only_themselves(table: pd.DataFrame) -> None:
+    seen = table.iloc[:40].copy()
+    seen.loc[seen.index[:20], "y1"] = np.nan
+    seen.loc[seen.index[20], "a"] = np.nan
+    pool = table[FEATURES].copy()
+    pool.loc["row50", "b"] = np.inf
+    pool.loc["row51", "kind"] = None
+    batch = decide(pool, seen, BOTH, q=3)
+    assert len(batch) == 3
+    assert "1 observations with missing features" in batch.note
+    assert {"row50", "row51"} <= set(batch.excluded.index)
+    assert "not finite" in batch.excluded.loc["row50", "reason"]
+
+
+def test_what_is_tried_pending_or_double_is_not_chosen(table: pd.DataFrame) -> None:
+    seen, pool = table.iloc[:40], table[FEATURES]
+    first = decide(pool, seen, BOTH, q=3)
+    again = decide(pool, seen, BOTH, q=3, pending=pool.loc[list(first)])
+    assert not set(first) & set(again)
+    twins = pd.concat([pool, pool.add_prefix("", axis=0).rename(index=lambda label: f"{label} again")])
+    batch = decide(twins, seen, BOTH, q=5)
+    assert len({tuple(row) for row in twins.loc[list(batch)].to_numpy().tolist()}) == 5
+    assert "same features as row 'row60'" in batch.excluded.loc["row60 again", "reason"]
+
+
+def test_more_than_there_are_gives_all(table: pd.DataFrame) -> None:
+    batch = decide(table[FEATURES].iloc[:45], table.iloc[:40], BOTH, q=10)
+    assert sorted(batch) == sorted(table.index[40:45])
+    assert "all are chosen" in batch.note
+    assert len(decide(table[FEATURES].iloc[:40], table.iloc[:40], BOTH, q=10)) == 0
+
+
+def test_targets_and_ranges(table: pd.DataFrame) -> None:
+    seen = table.iloc[:80]
+    batch = decide(table[FEATURES], seen, [Target("y0", value=0.8)], q=5)
+    assert np.abs(table.loc[list(batch), "y0"] - 0.8).max() < 0.15
+    inside = decide(table[FEATURES], seen, [Range("y0", low=0.7, high=0.9), Minimize("y1")], q=5)
+    chosen = table.loc[list(inside)]
+    assert chosen["y0"].between(0.65, 0.95).all()  # a constraint, not one more axis
+    assert set(inside.reference_point) == {"y1"}
+    feasible = table[table["y0"].between(0.7, 0.9)].drop(seen.index, errors="ignore")
+    assert chosen["y1"].min() <= feasible["y1"].nsmallest(3).max()
+
+
+def test_ranges_alone_ask_for_hits(table: pd.DataFrame) -> None:
+    goals = [Range("y0", low=0.7, high=0.9), Range("y1", high=0.4)]
+    batch = decide(table[FEATURES], table.iloc[:80], goals, q=6)
+    chosen = table.loc[list(batch)]
+    rare = table["y0"].between(0.7, 0.9) & (table["y1"] <= 0.4)
+    assert rare.mean() < 0.1
+    assert (chosen["y0"].between(0.7, 0.9) & (chosen["y1"] <= 0.4)).mean() >= 0.6
+    assert batch.table["score"].between(0, 1).all()
+
+
+def test_a_budget_buys_by_value_per_cost(table: pd.DataFrame) -> None:
+    seen, pool = table.iloc[:40], table[FEATURES]
+    plain = decide(pool, seen, BOTH, q=5)
+    cost = pd.Series(1.0, index=pool.index)
+    assert list(decide(pool, seen, BOTH, q=5, cost=cost)) == list(plain)
+    dear = cost.where(~cost.index.isin(list(plain)[:2]), 1000.0)
+    cheap = decide(pool, seen, BOTH, q=5, cost=dear, settings=DecisionSettings(budget=3.0))
+    assert len(cheap) == 3
+    assert not set(cheap) & set(list(plain)[:2])
+    with pytest.raises(InputError, match="has no cost"):
+        decide(pool, seen, BOTH, q=5, cost=cost.iloc[:-1])
+
+
+def test_the_table_tells_what_each_is_like(table: pd.DataFrame) -> None:
+    batch = decide(table[FEATURES], table.iloc[:40], BOTH, q=4)
+    assert pd.isna(batch.table["most like"].iloc[0])
+    assert set(batch.table["most like"].iloc[1:]) <= set(batch)
+    assert batch.table["similarity"].iloc[1:].between(0, 1).all()
+
+
+def test_settings_choose_the_strategy(table: pd.DataFrame) -> None:
+    batches = {
+        strategy: tuple(
+            decide(table[FEATURES], table.iloc[:40], BOTH, q=8, settings=DecisionSettings(strategy=strategy))
+        )
+        for strategy in ("ehvi_dpp", "greedy", "random")
+    }
+    assert len(set(batches.values())) == 3
+    again = decide(table[FEATURES], table.iloc[:40], BOTH, q=8, settings=DecisionSettings(strategy="random"), seed=1)
+    assert tuple(again) != batches["random"]
+
+
+@pytest.mark.parametrize(
+    ("change", "goals", "words"),
+    [
+        ({}, [], "no objective was given"),
+        ({}, [Maximize()], "names no column"),
+        ({}, [Maximize("y0"), Minimize("y0")], "two objectives read the column 'y0'"),
+        ({}, [Maximize("colour")], "no column 'colour'"),
+        ({}, [Maximize("kind2")], "must hold numbers"),
+        ({"pool": ["a", "b", "kind", "y0"]}, [Maximize("y0")], "an objective and no feature"),
+        ({"seen": ["a", "kind", "y0"]}, [Maximize("y0")], "the observations lack the column 'b'"),
+        ({"words": True}, [Maximize("y0")], "numbers in one table and words in another"),
+        ({"labels": True}, [Maximize("y0")], "stands twice"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused(
+    table: pd.DataFrame, change: dict[str, object], goals: list[Maximize], words: str
+) -> None:
+    seen = table.iloc[:40].assign(kind2=table["kind"])
+    pool = table[FEATURES]
+    if "pool" in change:
+        pool = table[change["pool"]]
+    if "seen" in change:
+        seen = seen[change["seen"]]
+    if "words" in change:
+        seen = seen.assign(b=seen["b"].astype(str))
+    if "labels" in change:
+        pool = pool.set_index(np.zeros(len(pool), dtype=int))
+    with pytest.raises(InputError, match=words):
+        decide(pool, seen, goals, q=3)
+
+
+def test_goals_name_columns_without_changing_what_a_campaign_writes() -> None:
+    assert Maximize("y0").of == "y0"
+    assert Maximize("y0").model_dump() == {"kind": "maximize"}
+    assert Target("gap", value=1.4).model_dump() == {"kind": "target", "value": 1.4}
