@@ -40,6 +40,7 @@ class Decision:
         std: Posterior standard deviations, shape `N x m`.
         triaged: What triage held back; their `index` is a row of the pool.
         chosen: Rows of the pool that were selected, best first.
+        known: Ids of what was verified or pending, as the selection counts them.
         selection: Their scores and reasons; its own indices count what triage let through.
     """
 
@@ -48,6 +49,7 @@ class Decision:
     std: FloatArray
     triaged: Sequence[Triaged]
     chosen: IntArray
+    known: Sequence[str]
     selection: Selection
 
 
@@ -86,6 +88,7 @@ def decide_round(ledger: LedgerReader, kit: Kit, number: int) -> Decision:
     held = triage(_evidence(ledger, kit, mean, std, utilities(kit.objectives, labelled.values)), kit.spec.triage)
     open_rows = np.setdiff1d(np.arange(len(pool)), [t.index for t in held])
     problem = formulation(kit.spec, kit.objectives)
+    waiting = ledger.crystals(_among(pending_before(ledger, kit, number)))
     utility_mean, utility_std = problem.moments(mean[open_rows], std[open_rows])
     likely = problem.probability(mean[open_rows], std[open_rows])
     hits = kit.spec.decision.strategy == "hits"
@@ -95,7 +98,7 @@ def decide_round(ledger: LedgerReader, kit: Kit, number: int) -> Decision:
         utility_std,
         observed=problem.observed(labelled.values),
         given=X_labelled,
-        pending=_pending(ledger, kit, number, surrogate),
+        pending=_expected(ledger, kit, waiting, surrogate),
         hit_probability=likely if hits else None,
         feasible=None if hits else likely,
         cost=None if kit.costs is None else kit.costs(pool[open_rows]),
@@ -104,7 +107,8 @@ def decide_round(ledger: LedgerReader, kit: Kit, number: int) -> Decision:
         seed=int(np.random.SeedSequence([kit.spec.seed, number]).generate_state(1)[0]),
     )
     chosen = open_rows[selection.indices]
-    return Decision(ids=pool.ids, mean=mean, std=std, triaged=held, chosen=chosen, selection=selection)
+    known = (*labelled.crystals.ids, *waiting.ids)
+    return Decision(ids=pool.ids, mean=mean, std=std, triaged=held, chosen=chosen, known=known, selection=selection)
 
 
 def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]:
@@ -217,18 +221,21 @@ def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray,
     )
 
 
-def _pending(
-    ledger: LedgerReader, kit: Kit, number: int, surrogate: ResidualSurrogate
+def _expected(
+    ledger: LedgerReader, kit: Kit, waiting: Crystals, surrogate: ResidualSurrogate
 ) -> tuple[FloatArray, FloatArray] | None:
     """Descriptors and expected utilities of what is being verified, `p x d` and `p x axes`; None if nothing is."""
-    ids = pending_before(ledger, kit, number)
-    if not ids:
+    if not len(waiting):
         return None
-    which = "candidate_id IN (" + ", ".join("'" + one.replace("'", "''") + "'" for one in ids) + ")"
-    crystals = ledger.crystals(which)
-    X = describe(crystals)
-    mean, std = surrogate.predict(X, *predicted(ledger, kit, which, "ensemble"))
+    X = describe(waiting)
+    mean, std = surrogate.predict(X, *predicted(ledger, kit, _among(waiting.ids), "ensemble"))
     return X, formulation(kit.spec, kit.objectives).moments(mean, std)[0]
+
+
+def _among(ids: Sequence[str]) -> str:
+    """A condition on `candidates`: one of some."""
+    listed = ", ".join("'" + one.replace("'", "''") + "'" for one in ids)
+    return f"candidate_id IN ({listed})" if ids else "false"
 
 
 def _floats(table: Any, name: str) -> FloatArray:

@@ -91,6 +91,7 @@ def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) 
             gain=selection.gain,
             uncertainty=selection.uncertainty,
             why=list(selection.why),
+            **_most_like(decision),
         ),
         "triage": rows(
             "triage",
@@ -108,6 +109,26 @@ def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) 
             std=decision.std[chosen].reshape(-1),
         ),
     }
+
+
+def _most_like(decision: Decision) -> dict[str, list[Any]]:
+    """For each selected crystal the verified, pending or better ranked one that it is most like, and how much."""
+    selection = decision.selection
+    ids: list[str | None] = []
+    similarity: list[float | None] = []
+    for given, to_given, before, to_before in zip(
+        selection.nearest_given.tolist(),
+        selection.similarity_given.tolist(),
+        selection.nearest_chosen.tolist(),
+        selection.similarity_chosen.tolist(),
+        strict=True,
+    ):
+        known = (to_given, decision.known[given]) if given >= 0 else None
+        chosen = (to_before, decision.ids[int(decision.chosen[before])]) if before >= 0 else None
+        likest = max((one for one in (known, chosen) if one is not None), default=(None, None))
+        similarity.append(likest[0])
+        ids.append(likest[1])
+    return {"most_like": ids, "similarity": similarity}
 
 
 def verification_tables(

@@ -47,6 +47,32 @@ def test_the_second_round_learns_from_the_first(tiny: MakeSpec, tmp_path: Path) 
     assert [json.loads(row["calibration"])["learnt_from"] for row in calibration] == [0, 3]
 
 
+def test_the_ledger_tells_what_each_chosen_crystal_is_most_like(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(), tmp_path / "c", executor="inline")
+    rows = query(tmp_path / "c", "SELECT * FROM selections ORDER BY round, rank")
+    assert rows[0]["most_like"] is None, "nothing was there before the first"
+    for i, row in enumerate(rows[1:], start=1):
+        assert row["most_like"] in {r["candidate_id"] for r in rows[:i]}
+        assert 0 <= row["similarity"] <= 1
+
+
+def test_a_campaign_can_ask_for_probable_hits(tiny: MakeSpec, tmp_path: Path) -> None:
+    rules = [{"objective": "density", "at_most": 3.0}]
+    run(tiny(rounds=1, hits=rules, decision={"q": 3, "strategy": "hits"}), tmp_path / "c", executor="inline")
+    why = query(tmp_path / "c", "SELECT why, score FROM selections")
+    assert len(why) == 3
+    assert all(0 <= row["score"] <= 1 for row in why)
+    with pytest.raises(InputError, match="must know what a hit is"):
+        run(tiny(hits=[], decision={"q": 3, "strategy": "hits"}), tmp_path / "d", executor="inline")
+
+
+def test_a_budget_is_kept_in_the_oracles_unit(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(rounds=1, decision={"q": 3, "budget": 1e-12}), tmp_path / "c", executor="inline")
+    assert query(tmp_path / "c", "SELECT count(*) AS n FROM selections") == [{"n": 0}]
+    run(tiny(rounds=1, decision={"q": 3, "budget": 1e12}), tmp_path / "d", executor="inline")
+    assert query(tmp_path / "d", "SELECT count(*) AS n FROM selections") == [{"n": 3}]
+
+
 def test_another_seed_gives_another_campaign_the_same_seed_the_same(tiny: MakeSpec, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(tiny(seed=seed, rounds=1), tmp_path / name, executor="inline")

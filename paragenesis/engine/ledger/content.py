@@ -21,7 +21,9 @@ OF_CANDIDATES = ("candidates", "predictions", "triage", "selections", "verificat
 OF_GENERATORS = ("chunks", "yields", "learning")  # their rows belong to a round and a generator, not to a candidate
 SCIENCE = (*OF_CANDIDATES, *OF_GENERATORS)
 _VOLATILE = frozenset({"cost_seconds", "note", "error"})  # may differ between two runs of the same science
-_YOUNG = frozenset({"before_decision"})  # added by a migration: empty, it adds nothing to the sums of older rows
+_YOUNG = frozenset(
+    {"before_decision", "most_like", "similarity"}
+)  # added by a migration: empty, it adds nothing to the sums of older rows
 _BITS = 128
 
 

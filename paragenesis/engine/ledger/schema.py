@@ -74,6 +74,9 @@ CREATE TABLE learning (
 # TRUE: a late answer that came before its round's decision, which therefore knows of it; all others are NULL
 _LATE_ANSWERS = "ALTER TABLE verifications ADD COLUMN before_decision BOOLEAN"
 
+# the verified, pending or chosen crystal that a selected one is most like
+_DIVERSITY = "ALTER TABLE selections ADD COLUMN most_like TEXT; ALTER TABLE selections ADD COLUMN similarity DOUBLE"
+
 
 def first_tables(connection: Any) -> None:
     """The tables of the first release."""
@@ -90,8 +93,13 @@ def late_answers(connection: Any) -> None:
     connection.execute(_LATE_ANSWERS)
 
 
+def diversity(connection: Any) -> None:
+    """What each selected crystal is diverse from."""
+    connection.execute(_DIVERSITY)
+
+
 # version = position + 1; never edit, only append
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (first_tables, plans_yields_learning, late_answers)
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (first_tables, plans_yields_learning, late_answers, diversity)
 
 
 def migrate(connection: Any) -> None:
