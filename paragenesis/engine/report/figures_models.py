@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from paragenesis.crystals import FloatArray
+from paragenesis.engine.metrics import interval_coverage, miscalibration_area
 from paragenesis.engine.report.data import Campaign
 from paragenesis.engine.report.panels import (
     BLUE,
@@ -248,6 +251,36 @@ def predicted_against_verified(comparison: Comparison) -> Panel:
         f"error {axis.with_unit(f'{comparison.mae:.3g}')}."
     )
     return Panel(key, caption.replace("error -", "error −"), chart)
+
+
+def reliability(pairs: Sequence[Comparison]) -> Panel:
+    """How many verified values lay inside intervals of each level, against how many should have."""
+    levels = np.linspace(0.0, 1.0, 101)
+    traces, words = [], []
+    for pair, colour in zip(pairs, itertools.cycle(SERIES), strict=False):
+        known = np.isfinite(pair.std)
+        values, mean, std = pair.verified[known], pair.mean[known], pair.std[known]
+        if not len(values):
+            continue
+        traces.append(
+            go.Scatter(
+                x=100 * levels, y=100 * interval_coverage(values, mean, std, levels), mode="lines", line_shape="hv",
+                name=text(pair.axis.words), line_color=colour, showlegend=True,
+                hovertemplate="%{x:.0f}% intervals hold %{y:.0f}%<extra></extra>",
+            )
+        )  # fmt: skip
+        sharpness = pair.axis.with_unit(f"{np.sqrt((std**2).mean()):.2g}")
+        words.append(
+            f"{pair.axis.words}: {len(values)} values, miscalibration area "
+            f"{miscalibration_area(values, mean, std):.2f}, intervals of {sharpness} on average"
+        )
+    if not traces:
+        return Panel("reliability", "No verified value has an interval yet.")
+    chart = figure(traces, showlegend=True)
+    _diagonal(chart, [0.0, 100.0])
+    chart.update_xaxes(title="interval (%)", range=[0, 100])
+    chart.update_yaxes(title="verified values inside (%)", range=[0, 102])
+    return Panel("reliability", "Below the line intervals are too narrow. " + "; ".join(words) + ".", chart)
 
 
 def _diagonal(chart: go.Figure, ends: list[float]) -> None:

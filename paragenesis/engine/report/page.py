@@ -192,7 +192,7 @@ def _compared(campaign: Campaign, selected: list[Selected]) -> list[Panel]:
     pairs = comparisons(campaign, selected)
     if not any(len(pair.mean) for pair in pairs):
         return [Panel("verified", "No selected crystal has both an expected and a verified value yet.")]
-    return [figures_models.predicted_against_verified(pair) for pair in pairs]
+    return [*(figures_models.predicted_against_verified(pair) for pair in pairs), figures_models.reliability(pairs)]
 
 
 def _viewer(shown: list[Selected], geometries: Mapping[str, Geometry]) -> dict[str, Any]:

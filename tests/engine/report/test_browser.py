@@ -96,8 +96,8 @@ def test_a_browser_draws_sorts_and_shows(build: Build, drive: Callable[[], dict[
     write_report(build())
     seen = drive()
     assert "blocked" not in seen
-    assert seen["rendered"] == "13 figures"
-    assert seen["drawn"] == 13
+    assert seen["rendered"] == "14 figures"
+    assert seen["drawn"] == 14
     assert seen["points"] > 60
     assert len(seen["up"]) == 12
     assert seen["up"] == sorted(seen["up"], key=str.casefold)
@@ -121,7 +121,7 @@ def test_hostile_words_do_not_run(build: Build, drive: Callable[[], dict[str, An
     )
     write_report(build(meta={"name": attack}, formula=attack, origin=attack, reason=attack))
     seen = drive()
-    assert seen["rendered"] == "13 figures"
+    assert seen["rendered"] == "14 figures"
     assert seen["pwned"] == ""
     assert "blocked" not in seen  # it was never an element, so there was nothing to block
     assert seen["up"][0] == attack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from plotly.offline import get_plotlyjs
 
 from paragenesis.engine.ledger import Ledger, LedgerReader
 from paragenesis.engine.report import write_report
-from paragenesis.engine.report.data import read_campaign
-from paragenesis.engine.report.figures_models import agreement, hull_histogram
+from paragenesis.engine.report.data import Axis, read_campaign
+from paragenesis.engine.report.figures_models import agreement, hull_histogram, reliability
 from paragenesis.engine.report.figures_progress import pareto_panels
-from paragenesis.engine.report.selected import comparisons, read_selected
+from paragenesis.engine.report.selected import Comparison, comparisons, read_selected
 from paragenesis.errors import InputError, LedgerError
+from paragenesis.objectives import Minimize
 
 Build = Callable[..., Path]
 SECTIONS = (
@@ -79,6 +81,7 @@ def test_every_section_is_there_with_its_figures(build: Build) -> None:
         *(f"figure-{name}" for name in ("funnel", "rejections", "hypervolume", "hits", "hull", "agreement", "spread")),
         *(f"figure-pareto-{pair}" for pair in ("0-1", "0-2", "1-2")),
         *(f"figure-verified-{name}" for name in ("energy_above_hull", "density", "bulk_modulus")),
+        "figure-reliability",
     }
     assert page.text.count("No ") == 0  # nothing is said to be missing
     for words in (
@@ -227,6 +230,27 @@ def test_expected_is_the_posterior_of_the_round_of_selection(build: Build) -> No
     assert 0 < inside < 1
     assert density.coverage == pytest.approx(inside)
     assert density.bias == pytest.approx(1 - density.verified.mean())
+
+
+def test_intervals_that_are_too_narrow_show_below_the_diagonal() -> None:
+    rng = np.random.default_rng(0)
+    n = 4000
+    pair = Comparison(
+        axis=Axis("density", "g/cm3", Minimize()),
+        mean=np.zeros(n),
+        std=np.full(n, 0.5),
+        verified=rng.standard_normal(n),
+        rounds=np.ones(n, dtype=np.int64),
+        formulas=["NaCl"] * n,
+    )
+    panel = reliability([pair])
+    assert panel.figure is not None
+    curve = panel.figure.data[0]
+    at = {round(x): y for x, y in zip(curve.x, curve.y, strict=True)}
+    assert at[90] == pytest.approx(58.9, abs=2.0)  # 1.645 x 0.5 standard deviations
+    assert "4000 values, miscalibration area 0.21" in panel.caption
+    assert "intervals of 0.5 g/cm3" in panel.caption
+    assert reliability([replace(pair, std=np.full(n, np.nan))]).figure is None
 
 
 def test_values_of_another_level_of_theory_are_left_out_and_said(build: Build) -> None:

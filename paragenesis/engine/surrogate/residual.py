@@ -1,0 +1,192 @@
+"""The surrogate: Gaussian processes that learn, objective by objective, what the ensemble gets wrong.
+
+Verified crystals teach the **residual**, oracle minus ensemble mean, as a function of the descriptors. The posterior
+for a candidate is the ensemble mean plus the expected residual. Without verified crystals it is the ensemble alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import norm
+
+from paragenesis.crystals import FloatArray, IntArray
+from paragenesis.engine.acquisition.features import FeatureSpace, feature_matrix
+from paragenesis.engine.surrogate.process import Process, learn
+from paragenesis.engine.surrogate.settings import Calibration, SurrogateSettings
+from paragenesis.errors import InputError
+
+_SCALE_BOUNDS = (0.25, 10.0)  # a handful of residuals may not shrink or stretch the intervals beyond this
+
+
+class ResidualSurrogate:
+    """One Gaussian process per objective on oracle minus ensemble.
+
+    It is exact up to `exact_up_to` crystals and variational beyond. Residuals may come from several levels of fidelity;
+    predictions are made at level 0.
+    """
+
+    def __init__(self, settings: SurrogateSettings | None = None) -> None:
+        """Start knowing nothing: predictions are the ensemble's."""
+        self.settings = settings or SurrogateSettings()
+        self._space: FeatureSpace | None = None
+        self._processes: list[Process | None] = []
+        self.calibration: tuple[Calibration, ...] = ()
+
+    def fit(
+        self,
+        X: FloatArray,
+        residuals: FloatArray,
+        noise_std: FloatArray | float | None = None,
+        prior_std: FloatArray | None = None,
+        pool: FloatArray | None = None,
+        space: FeatureSpace | None = None,
+        fidelity: IntArray | None = None,
+    ) -> ResidualSurrogate:
+        """Learn from k verified crystals, and calibrate on those of the target level, left out in turn.
+
+        Args:
+            X: Their descriptors, shape `k x d`; `k` may be 0.
+            residuals: Oracle minus ensemble mean, shape `k x m`; NaN where either is missing, left out per objective.
+            noise_std: The oracle's own standard deviation, a number or shape `k x m`; learnt if not given. Lower
+                levels may be noisier than that: what is more is learnt.
+            prior_std: The ensemble's standard deviations of the same crystals, shape `k x m`, for the calibration.
+            pool: Descriptors of the candidates, shape `N x d`. They fix how descriptors are scaled and reduced: a few
+                verified crystals cannot tell along which directions the candidates differ.
+            space: How descriptors are scaled and reduced, where that is known already.
+            fidelity: The level of each residual, shape `k`: 0 is the target, at which predictions are made; larger
+                numbers are cheaper and less accurate. A crystal known at two levels is two rows with the same
+                descriptors. All are of the target level if not given.
+
+        Returns:
+            The surrogate itself.
+
+        Raises:
+            InputError: Shapes disagree, a descriptor is not finite, or a noise or level is not possible.
+        """
+        X, residuals = feature_matrix("descriptors", X, finite=True), feature_matrix("residuals", residuals)
+        if len(X) != len(residuals):
+            raise InputError(f"{len(X)} crystals with descriptors came with residuals of {len(residuals)}")
+        noise = _noise(noise_std, residuals)
+        levels = _levels(fidelity, len(X))
+        spread = np.full(residuals.shape, np.nan) if prior_std is None else feature_matrix("prior_std", prior_std)
+        if space is None:
+            basis = X if pool is None else np.vstack([feature_matrix("pool", pool, finite=True), X])
+            space = FeatureSpace(basis, None if pool is None else self.settings.dimensions)
+        self._space = space
+        Z = self._space(X)
+        self._processes, calibration = [], []
+        for j in range(residuals.shape[1]):
+            use = np.isfinite(residuals[:, j])
+            known = None if noise is None else noise[use, j]
+            process = learn(Z[use], residuals[use, j], known, levels[use], self.settings) if use.any() else None
+            self._processes.append(process)
+            calibration.append(self._calibrate(process, spread[use & (levels == 0), j]))
+        self.calibration = tuple(calibration)
+        return self
+
+    def predict(self, X: FloatArray, prior_mean: FloatArray, prior_std: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Posterior of N candidates: ensemble plus expected residual, with calibrated standard deviations.
+
+        With n verified crystals of the target level the variance is `(n v + w s^2) / (n + w)`: v the process's predictive variance, s the
+        ensemble's standard deviation, which so counts for `w = ensemble_weight` crystals. Where s is missing (a
+        single member), the same rule makes one from the mean square of the n residuals and, for s, the share
+        `default_spread` of the standard deviation of the objective's prior means over these N candidates.
+
+        Args:
+            X: Descriptors, shape `N x d`.
+            prior_mean: The ensemble's means, shape `N x m`; NaN stays NaN.
+            prior_std: The ensemble's standard deviations, shape `N x m`; NaN where there was one member only.
+
+        Returns:
+            Mean and standard deviation, shape `N x m` each.
+
+        Raises:
+            InputError: Shapes disagree or a descriptor is not finite.
+        """
+        X = feature_matrix("descriptors", X, finite=True)
+        mean, std = feature_matrix("prior_mean", prior_mean).copy(), feature_matrix("prior_std", prior_std).copy()
+        m = len(self._processes) or mean.shape[1]
+        if not mean.shape == std.shape == (len(X), m):
+            raise InputError(
+                f"prior mean and std need the shape N x m = {len(X)} x {m}, but {mean.shape}, {std.shape} came"
+            )
+        Z = self._space(X) if self._space is not None else X
+        for j in range(m):
+            process = self._processes[j] if self._processes else None
+            std[:, j] = np.where(np.isnan(std[:, j]), self._default(process, mean[:, j]), std[:, j])
+            if process is None:
+                continue
+            shift, variance = process.predict(Z)
+            mean[:, j] += shift
+            std[:, j] = self.calibration[j].scale * self._blend(process.n, variance, std[:, j])
+        return mean, std
+
+    def _default(self, process: Process | None, prior_mean: FloatArray) -> float:
+        """The standard deviation of a candidate whose ensemble has none."""
+        known = prior_mean[np.isfinite(prior_mean)]
+        share = self.settings.default_spread * float(known.std()) if known.size else 0.0
+        return share if process is None else float(self._blend(process.n, np.array(process.size**2), np.array(share)))
+
+    def _blend(self, n: int, variance: FloatArray, prior_std: FloatArray) -> FloatArray:
+        weight, n = self.settings.ensemble_weight, max(n, 1)  # lower levels alone count as one crystal
+        blended: FloatArray = np.sqrt((n * variance + weight * prior_std**2) / (n + weight))
+        return blended
+
+    def _calibrate(self, process: Process | None, prior_std: FloatArray) -> Calibration:
+        """Conformal scale factor from crystals that were left out (Barber et al., Ann. Stat. 49, 486 (2021)).
+
+        `prior_std` is the ensemble's, of the crystals of the target level.
+        """
+        level, least = self.settings.level, self.settings.min_calibration
+        if process is None or process.n == 0:
+            words = "nothing is verified: the intervals are the ensemble's own"
+            if process is not None:
+                words = "nothing is verified at the target level: the intervals are not calibrated"
+            return Calibration(1.0, 0, np.nan, level, words)
+        error, variance = process.left_out()
+        std = self._blend(process.n, variance, np.where(np.isnan(prior_std), process.size, prior_std))
+        scores = np.sort(np.abs(error) / np.maximum(std, 1e-300)) / norm.ppf(0.5 + 0.5 * level)
+        n, coverage = process.n, float((scores <= 1.0).mean())
+        if n < least:
+            words = f"{n} verified, {least} are needed: the intervals are not calibrated"
+            return Calibration(1.0, n, coverage, level, words)
+        rank = int(np.ceil((n + 1) * level))
+        if rank > n:
+            scale = float(np.clip(scores[-1], 1.0, _SCALE_BOUNDS[1]))
+            words = f"{n} verified are too few to promise {level:.0%}: stretched to the largest error, x{scale:.2f}"
+        else:
+            scale = float(np.clip(scores[rank - 1], *_SCALE_BOUNDS))
+            words = f"x{scale:.2f} from {n} {process.way} residuals ({coverage:.0%} inside {level:.0%} before)"
+        return Calibration(scale, n, coverage, level, words)
+
+
+def _noise(noise_std: FloatArray | float | None, residuals: FloatArray) -> FloatArray | None:
+    """The oracle's standard deviations, shape `k x m`.
+
+    Raises:
+        InputError: They do not fit the residuals, or one that belongs to a residual is missing or negative.
+    """
+    if noise_std is None:
+        return None
+    noise = np.asarray(noise_std, dtype=np.float64)
+    if noise.ndim and noise.shape != residuals.shape:
+        raise InputError(f"noise_std needs one number or the shape {residuals.shape}, but the shape {noise.shape} came")
+    noise = np.broadcast_to(noise, residuals.shape)
+    wrong = np.isfinite(residuals) & ~(np.isfinite(noise) & (noise >= 0))
+    if wrong.any():
+        raise InputError(f"noise_std must be finite and not negative, but {noise[wrong][0]} is among them")
+    return noise
+
+
+def _levels(fidelity: IntArray | None, k: int) -> IntArray:
+    """The level of each of k crystals.
+
+    Raises:
+        InputError: There are not k, or one is no integer from 0 on.
+    """
+    levels = np.zeros(k, dtype=np.int64) if fidelity is None else np.asarray(fidelity)
+    if levels.shape != (k,):
+        raise InputError(f"fidelity needs a level for each of the {k} crystals, but the shape {levels.shape} came")
+    if k and not (np.issubdtype(levels.dtype, np.integer) and levels.min() >= 0):
+        raise InputError("fidelity must be integers, 0 for the target and larger ones for cheaper levels")
+    return levels.astype(np.int64)

@@ -1,0 +1,53 @@
+"""What can be set about the surrogate, and what it says about its intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from paragenesis.settings import Settings
+
+
+class SurrogateSettings(Settings):
+    """How residuals are learnt.
+
+    Attributes:
+        dimensions: Principal components of the standardised descriptors that the kernel sees.
+        points_per_length_scale: Verified crystals per component from which each component gets its own length scale.
+        ensemble_weight: How many verified crystals the ensemble's own spread counts for in the posterior variance.
+        default_spread: Standard deviation of a candidate without one (a single member has no spread), as a share of
+            the objective's spread over the pool, until verified crystals tell better.
+        level: Nominal coverage at which intervals are calibrated.
+        min_calibration: Verified crystals below which intervals are left as they are.
+        exact_up_to: Verified crystals up to which an objective's process is exact; with more it is a variational one.
+        inducing: Points that the variational process remembers instead of all crystals.
+    """
+
+    dimensions: int = Field(default=16, ge=1)
+    points_per_length_scale: int = Field(default=8, ge=1)
+    ensemble_weight: float = Field(default=4.0, ge=0.0)
+    default_spread: float = Field(default=0.25, ge=0.0)
+    level: float = Field(default=0.9, gt=0.0, lt=1.0)
+    min_calibration: int = Field(default=5, ge=2)
+    exact_up_to: int = Field(default=2000, ge=1)
+    inducing: int = Field(default=512, ge=2)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """By how much the intervals of one objective were stretched, and on what evidence.
+
+    Attributes:
+        scale: The factor on every standard deviation.
+        n: Verified crystals behind it.
+        coverage: Share of them that lay inside their uncalibrated interval when left out; NaN without any.
+        level: The nominal coverage.
+        sentence: The same in words.
+    """
+
+    scale: float
+    n: int
+    coverage: float
+    level: float
+    sentence: str
