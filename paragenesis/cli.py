@@ -149,6 +149,7 @@ def verify(options: argparse.Namespace, console: Console) -> int:
 def generate(options: argparse.Namespace, console: Console) -> int:
     """Use a generator by itself."""
     from paragenesis.engine.extxyz import write_extxyz
+    from paragenesis.engine.generators.learned.job import parse_words
     from paragenesis.engine.plugins import build_generator, try_generator
 
     if options.number < 1:
@@ -156,9 +157,9 @@ def generate(options: argparse.Namespace, console: Console) -> int:
     if options.seed < 0:
         raise InputError(f"--seed must be 0 or more, but {options.seed} was given")
     condition = _condition(options)
-    _check_place("--out", options.out)
+    _check_xyz("--out", options.out)
     with console.status("generating"):
-        generator = build_generator(options.generator, {}, Path())
+        generator = build_generator(options.generator, parse_words(options.option, "--option"), Path())
         crystals = try_generator(options.generator, generator, options.number, condition, options.seed)
     write_extxyz(crystals, options.out)
     _say(console, f"{len(crystals)} crystals written to {options.out}")
@@ -179,7 +180,7 @@ def relax(options: argparse.Namespace, console: Console) -> int:
     if not options.file.is_file():
         raise InputError(f"there is no file '{options.file}'; give crystals as CIF, extxyz, POSCAR, CSV or Parquet")
     out = options.out or options.file.with_suffix(".relaxed.extxyz")
-    _check_place("--out", out)
+    _check_xyz("--out", out)
     crystals, invalid = valid_crystals(options.file)
     with console.status(f"relaxing {len(crystals)} crystals with {options.potential}"):
         potential = load_potential(options.potential, device="auto", sha256=options.sha256)
@@ -326,6 +327,17 @@ def _check_place(option: str, place: Path, *, folder: bool = False) -> None:
         raise InputError(f"{option} '{place}' cannot be written: '{above}' does not let it; give another place")
 
 
+def _check_xyz(option: str, place: Path) -> None:
+    """As `_check_place`, for a file of crystals in the one format that keeps everything.
+
+    Raises:
+        InputError: So, or the name promises another format.
+    """
+    _check_place(option, place)
+    if place.suffix.lower() not in (".extxyz", ".xyz"):
+        raise InputError(f"{option} '{place}' is to be an extxyz file; call it '{place.with_suffix('.extxyz').name}'")
+
+
 # --- the parser ----------------------------------------------------------------------------------------
 
 
@@ -368,9 +380,11 @@ def _add_campaign_commands(add: Any) -> None:
 
 def _add_tools(add: Any) -> None:
     sub = add("generate", generate)
-    sub.add_argument("--generator", default="substitution", help='an alias, "package.module:Name" or "file.py:Name"')
-    sub.add_argument("-n", "--number", type=int, default=16)
-    sub.add_argument("--seed", type=int, default=0)
+    named = 'an alias (substitution, wyckoff, flow; default substitution), "package.module:Name" or "file.py:Name"'
+    sub.add_argument("--generator", default="substitution", help=named)
+    sub.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of it: new_templates=0.45")
+    sub.add_argument("-n", "--number", type=int, default=16, help="how many; default 16")
+    sub.add_argument("--seed", type=int, default=0, help="the same seed draws the same crystals; default 0")
     sub.add_argument("--out", type=Path, required=True, help="an extxyz file")
     _add_condition(sub)
     sub = add("relax", relax)

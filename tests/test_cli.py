@@ -333,6 +333,28 @@ def test_generate_decorates_a_seed_structure(cli: Run, tmp_path: Path) -> None:
     assert "there is no site 9 to fix; the seed structure has 0 " in said
 
 
+def test_generate_takes_options_of_the_generator_and_writes_extxyz_alone(cli: Run, tmp_path: Path) -> None:
+    words = [
+        "generate",
+        "--generator",
+        "wyckoff",
+        "-n",
+        1,
+        "--composition",
+        "NaCl",
+        "--space-group",
+        225,
+        "--max-atoms",
+        2,
+    ]
+    out = tmp_path / "salt.extxyz"
+    assert cli(*words, "--option", "known=allow", "--out", out)[0] == 0
+    assert len(read(out, ":")) == 1
+    assert 'known = "allow"' in refused(cli(*words, "--out", tmp_path / "none.extxyz"))
+    assert "unknown key 'knwon'" in refused(cli(*words, "--option", "knwon=allow", "--out", out))
+    assert "call it 'salt.extxyz'" in refused(cli(*words, "--out", tmp_path / "salt.cif"))
+
+
 def test_an_out_that_cannot_be_written_is_refused_before_the_work(cli: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for place, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "g.extxyz", "cannot be written")):

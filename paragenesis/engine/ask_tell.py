@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """What to try next; iterates over the index labels of the chosen rows, best first.
+    """What to try next; iterates over the index labels of the chosen rows in the order in which they were picked.
 
     Attributes:
         labels: Their index labels in the pool.
@@ -61,7 +61,7 @@ class Batch:
 def decide(
     pool: pd.DataFrame,
     observations: pd.DataFrame | None,
-    objectives: Sequence[Goal],
+    objectives: Goal | Sequence[Goal],
     q: int | None = None,
     *,
     seed: int = 0,
@@ -83,7 +83,8 @@ def decide(
         q: How many; `settings.q` if not given.
         seed: The same seed gives the same batch.
         pending: Rows of features that are being tried, without outcomes yet; the batch keeps away from them.
-        cost: What it takes to try each candidate, by the pool's labels; with `settings.budget` the batch keeps to it.
+        cost: What it takes to try each candidate, by the pool's labels: candidates are ranked by score per cost, and
+            with `settings.budget` the batch keeps to it.
         settings: How to choose. By default `ehvi_dpp`, or `hits` where all goals are ranges.
         surrogate: How to learn. The share of an ensemble is left out: there is none.
 
@@ -93,13 +94,15 @@ def decide(
     Raises:
         InputError: Columns are missing or of another kind, labels repeat, or there is no objective.
     """
+    objectives = [objectives] if isinstance(objectives, Goal) else list(objectives)
     names = _objective_names(objectives)
     settings = settings or DecisionSettings(strategy="hits" if only_ranges(objectives) else "ehvi_dpp")
     settings = settings if q is None else DecisionSettings.parse({**settings.model_dump(), "q": q}, where="decide")
     encoding = Encoding.of(pool, observations, pending, names)
     X, tried, waiting = encoding(pool), encoding(observations), encoding(pending)
-    waiting = waiting[np.isfinite(waiting).all(1)]
     known = _Known.of(tried, _outcomes(observations, names))
+    lost = int((~np.isfinite(waiting).all(1)).sum())
+    waiting = waiting[np.isfinite(waiting).all(1)]
     reasons = reasons_against(X, pool.index.tolist(), np.vstack([tried, waiting]))
     rows = np.flatnonzero([not reason for reason in reasons])
     space = FeatureSpace(np.vstack([X[rows], known.X]), encoding.components, standardise=False)
@@ -128,7 +131,17 @@ def decide(
         table=_table(pool.index[rows], names, selection, mean, std),
         excluded=_excluded(pool, reasons),
         reference_point=_in_units(formulation.axes, selection.reference_point),
-        note="; ".join(filter(None, [known.note, selection.note])),
+        note="; ".join(
+            filter(
+                None,
+                [
+                    known.note,
+                    f"{lost} pending rows with missing features are not used" if lost else "",
+                    *known.silent(names),
+                    selection.note if n else f"none of the {len(pool)} rows can be chosen; see `excluded`",
+                ],
+            )
+        ),
     )
 
 
@@ -141,6 +154,9 @@ def _objective_names(objectives: Sequence[Goal]) -> list[str]:
     Raises:
         InputError: There is no objective, one names no column, or two name the same.
     """
+    strangers = [goal for goal in objectives if not isinstance(goal, Goal)]
+    if strangers:
+        raise InputError(f'an objective is a goal such as Maximize("y0"), but {strangers[0]!r} was given')
     names = [goal.of for goal in objectives]
     if not names:
         raise InputError('no objective was given; give at least one, such as Maximize("y0")')
@@ -189,13 +205,21 @@ class _Known:
         lost = int((~usable).sum())
         return cls(X[usable], Y[usable], f"{lost} observations with missing features are not used" if lost else "")
 
+    def silent(self, names: Sequence[str]) -> list[str]:
+        """A sentence for each objective that teaches nothing."""
+        different = [len(np.unique(column[np.isfinite(column)])) for column in self.Y.T]
+        words = ("no outcome is known", "one outcome says nothing about where to look")
+        return [f"'{name}': {words[k]}" for name, k in zip(names, different, strict=True) if k < 2 and len(self.Y)]
+
 
 def _costs(cost: pd.Series[float], pool: pd.DataFrame) -> FloatArray:
     """Costs in the order of the pool.
 
     Raises:
-        InputError: One is missing.
+        InputError: One is missing, or there are no labels.
     """
+    if not hasattr(cost, "index") or not hasattr(cost, "loc"):
+        raise InputError(f"costs come by label, as a pandas Series, but a {type(cost).__name__} was given")
     missing = pool.index.difference(cost.index)
     if len(missing):
         raise InputError(f"the row {missing[0]!r} of the pool has no cost; give one for each label")
@@ -246,7 +270,7 @@ def _table(
         columns[f"{name} mean"] = mean[selection.indices, j]
         columns[f"{name} std"] = std[selection.indices, j]
     near = selection.nearest_chosen
-    columns["most like"] = [chosen[i] if i >= 0 else None for i in near.tolist()]
+    columns["most like"] = pd.Series([chosen[i] if i >= 0 else None for i in near.tolist()], chosen, dtype=object)
     columns["similarity"] = np.where(near >= 0, selection.similarity_chosen, np.nan)
     columns["similarity to tried"] = np.where(selection.nearest_given >= 0, selection.similarity_given, np.nan)
     return pd.DataFrame({**columns, "why": list(selection.why)}, index=chosen)

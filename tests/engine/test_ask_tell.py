@@ -119,6 +119,17 @@ def test_what_is_tried_pending_or_double_is_not_chosen(table: pd.DataFrame) -> N
     assert "same features as row 'row60'" in batch.excluded.loc["row60 again", "reason"]
 
 
+def test_what_teaches_nothing_is_said(table: pd.DataFrame) -> None:
+    seen = table.iloc[:20].assign(flat=7.0, unknown=np.nan)
+    batch = decide(table[FEATURES], seen, [Maximize("y0"), Minimize("flat"), Minimize("unknown")], q=2)
+    assert "'flat': one outcome says nothing" in batch.note
+    assert "'unknown': no outcome is known" in batch.note
+    waiting = table[FEATURES].iloc[[30]].assign(a=np.nan)
+    assert "1 pending rows with missing features" in decide(table[FEATURES], seen, BOTH, q=2, pending=waiting).note
+    nothing = decide(table[FEATURES].iloc[:20], seen, BOTH, q=2)
+    assert "none of the 20 rows can be chosen" in nothing.note
+
+
 def test_more_than_there_are_gives_all(table: pd.DataFrame) -> None:
     batch = decide(table[FEATURES].iloc[:45], table.iloc[:40], BOTH, q=10)
     assert sorted(batch) == sorted(table.index[40:45])
@@ -159,6 +170,9 @@ def test_a_budget_buys_by_value_per_cost(table: pd.DataFrame) -> None:
     assert not set(cheap) & set(list(plain)[:2])
     with pytest.raises(InputError, match="has no cost"):
         decide(pool, seen, BOTH, q=5, cost=cost.iloc[:-1])
+    with pytest.raises(InputError, match="pandas Series"):
+        decide(pool, seen, BOTH, q=5, cost=[1.0] * len(pool))  # type: ignore[arg-type]
+    assert list(decide(pool, seen, Maximize("y0"), q=2)) == list(decide(pool, seen, [Maximize("y0")], q=2))
 
 
 def test_the_table_tells_what_each_is_like(table: pd.DataFrame) -> None:
@@ -185,6 +199,7 @@ def test_settings_choose_the_strategy(table: pd.DataFrame) -> None:
     [
         ({}, [], "no objective was given"),
         ({}, [Maximize()], "names no column"),
+        ({}, ["y0"], "an objective is a goal"),
         ({}, [Maximize("y0"), Minimize("y0")], "two objectives read the column 'y0'"),
         ({}, [Maximize("colour")], "no column 'colour'"),
         ({}, [Maximize("kind2")], "must hold numbers"),

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
+from paragenesis.engine.surrogate.kernels import Kernel
+from paragenesis.engine.surrogate.process import _Exact
 from paragenesis.errors import InputError
 
 
@@ -127,40 +129,43 @@ def test_prediction_and_leave_one_out_agree_with_the_direct_computation() -> Non
     noise = 0.02
     known = ResidualSurrogate().fit(pool[:9], residual(pool[:9])[:, :1], noise_std=noise, pool=pool)
     process = known._processes[0]
-    assert process is not None
-    Z = process._Z
-    K = process._kernel(Z, Z) + np.diag(process._noise)
-    errors, variances = process.leave_one_out()
+    assert isinstance(process, _Exact)
+    data = process._data
+    K = data.kernel(data.X, data.X) + np.diag(data.noise)
+    errors, variances = process.left_out()
     for i in range(9):
         rest = np.delete(np.arange(9), i)
-        gain = np.linalg.solve(K[np.ix_(rest, rest)], process._kernel(Z[rest], Z[[i]]))[:, 0]
-        assert errors[i] == pytest.approx(process._unit * (process._y[i] - gain @ process._y[rest]), rel=1e-6)
-        variance = process._kernel.variance - gain @ process._kernel(Z[rest], Z[[i]])[:, 0]
-        assert variances[i] == pytest.approx(variance * process._unit**2, rel=1e-5)
+        cross = data.kernel(data.X[rest], data.X[[i]])[:, 0]
+        gain = np.linalg.solve(K[np.ix_(rest, rest)], cross)
+        assert errors[i] == pytest.approx(data.size * (data.y[i] - gain @ data.y[rest]), rel=1e-6)
+        variance = data.kernel.diagonal(data.X[[i]])[0] - gain @ cross
+        assert variances[i] == pytest.approx(variance * data.size**2, rel=1e-5)
 
 
 def test_prediction_agrees_with_botorchs_posterior() -> None:
     import torch
 
-    from paragenesis.engine.surrogate import _exact_algebra, _model
+    from paragenesis.engine.surrogate.botorch_fit import botorch_model, exact_algebra
 
     pool = crystals(40)
     fitted = ResidualSurrogate().fit(pool[:15], residual(pool[:15])[:, :1], pool=pool)
     process = fitted._processes[0]
-    assert process is not None
-    model = _model(torch.as_tensor(process._Z), torch.as_tensor(process._y[:, None]), None, separate=False)
+    assert isinstance(process, _Exact)
+    data = process._data
+    assert isinstance(data.kernel, Kernel)
+    model = botorch_model(torch.as_tensor(data.X), torch.as_tensor(data.y[:, None]), None, separate=False)
     bias, smooth = model.covar_module.kernels
-    bias.constant = torch.tensor(process._kernel.bias)
-    smooth.outputscale = process._kernel.amplitude
-    smooth.base_kernel.lengthscale = torch.as_tensor(process._kernel.length_scales)
-    model.likelihood.noise = process._new_noise
+    bias.constant = torch.tensor(data.kernel.bias)
+    smooth.outputscale = data.kernel.amplitude
+    smooth.base_kernel.lengthscale = torch.as_tensor(data.kernel.length_scales)
+    model.likelihood.noise = data.new_noise
     assert fitted._space is not None
     Z = fitted._space(pool)
-    with torch.no_grad(), _exact_algebra():
+    with torch.no_grad(), exact_algebra():
         posterior = model.posterior(torch.as_tensor(Z), observation_noise=True)
     mean, variance = process.predict(Z)
-    assert mean / process._unit == pytest.approx(posterior.mean.numpy()[:, 0], abs=1e-5)
-    assert variance / process._unit**2 == pytest.approx(posterior.variance.numpy()[:, 0], abs=1e-5)
+    assert mean / data.size == pytest.approx(posterior.mean.numpy()[:, 0], abs=1e-5)
+    assert variance / data.size**2 == pytest.approx(posterior.variance.numpy()[:, 0], abs=1e-5)
 
 
 def test_calibration_widens_an_overconfident_ensemble_to_the_nominal_coverage() -> None:

@@ -12,7 +12,7 @@ _LEAST = 1e-6  # share of the largest variance below which a further point would
 
 
 def spread_rows(n: int, k: int) -> IntArray:
-    """k of n rows, all if there are fewer, in an order that has nothing to do with theirs; always the same."""
+    """Take k of n rows, all if there are fewer, in an order that has nothing to do with theirs; always the same."""
     rows: IntArray = np.random.default_rng(0).permutation(n)[: max(k, 0)]
     return rows
 

@@ -7,7 +7,9 @@ out: at a thousand crystals that is several times faster than automatic differen
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -21,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _SMALLEST_SCALE = 1e-2
 _SLOPE_SPREAD = 0.5  # standard deviation of a lower level's slope around 1
 _STEPS = 100
+_TRIAL = 25  # steps from each start before the best is followed
 
 
 @dataclass(frozen=True)
@@ -36,31 +39,48 @@ class LevelFit:
     noise: FloatArray
 
 
-def fit_levels(Z: FloatArray, levels: IntArray, y: FloatArray, known: FloatArray | None, separate: bool) -> LevelFit:
+def fit_levels(
+    Z: FloatArray,
+    levels: IntArray,
+    y: FloatArray,
+    known: FloatArray | None,
+    separate: bool,
+    judge: Callable[[LevelFit], float] | None = None,
+) -> LevelFit:
     """Maximum a posteriori hyper-parameters.
+
+    With lower levels there are several maxima, and the highest one may explain a wealth of cheap data well and the
+    target badly. The search follows the one that the judge likes best.
 
     Args:
         Z: Points, shape `n x d`.
         levels: Their levels, 0 to L without gaps from 1 on, shape `n`.
         y: Residuals in units of their root mean square at level 0.
         known: Noise variances in the same unit; learnt if not given. That of lower levels is learnt in any case.
-        separate: Whether each component gets its own length scale, in what the levels share.
+        separate: Whether each component gets its own length scale.
+        judge: How well a fit predicts the target, larger is better; without, lower levels are believed to be like it.
     """
     order = np.argsort(levels, kind="stable")
     known = None if known is None else known[order]
     posterior = _Posterior(Z[order], levels[order], y[order], known, separate)
-    result = minimize(
-        posterior, posterior.start, jac=True, method="L-BFGS-B", bounds=posterior.bounds, options={"maxiter": _STEPS}
-    )
+    starts = posterior.starts()
+    if judge is not None and len(starts) > 1:
+        trials = [_search(posterior, start, _TRIAL).x for start in starts]
+        starts = [max(trials, key=lambda trial: judge(posterior.read(trial)))]
+    result = _search(posterior, starts[0], _STEPS)
     _LOG.debug("hyper-parameters from %d crystals: %s", len(y), result.message)
     return posterior.read(result.x)
+
+
+def _search(posterior: _Posterior, start: FloatArray, steps: int) -> Any:
+    return minimize(posterior, start, jac=True, method="L-BFGS-B", bounds=posterior.bounds, options={"maxiter": steps})
 
 
 class _Posterior:
     """The negative logarithm of the posterior of the hyper-parameters, per crystal, and its gradient.
 
     Parameters are logarithms, except slopes: bias, amplitude, length scales, noise; then for each lower level slope,
-    bias, amplitude, length scale, noise. The logarithm of a log-normal density at x is `-t - (t - m)^2 / 2 s^2` with
+    bias, amplitude, length scales, noise. The logarithm of a log-normal density at x is `-t - (t - m)^2 / 2 s^2` with
     t = log x, up to a constant; lower levels have m in units of their own variance.
     """
 
@@ -78,9 +98,10 @@ class _Posterior:
             size = np.log(_own_size(y[block]))
             self._slopes.append(len(rows))
             rows += [(1.0, _SLOPE_SPREAD, 1.0, -20.0), (size - 1.0, 1.0, size - 1.0, size - 12.0)]
-            rows += [(size - 1.5, 1.5, size - 1.5, size - 12.0), (-0.7, 0.7, np.log(0.5), np.log(_SMALLEST_SCALE))]
+            rows += [(size - 2.5, 1.0, size - 1.5, size - 12.0)]
+            rows += [(-0.7, 0.7, np.log(0.5), np.log(_SMALLEST_SCALE))] * self._scales
             rows += [(size - 2.5, 1.5, size - 2.0, size + np.log(NOISE_FLOOR))]
-        self._mean, self._spread, self.start, lower = np.array(rows, dtype=np.float64).T
+        self._mean, self._spread, self._start, lower = np.array(rows, dtype=np.float64).T
         self.bounds = list(zip(lower, self._mean + 20.0, strict=True))
         self._is_log = np.ones(len(rows))
         self._is_log[self._slopes] = 0.0
@@ -88,17 +109,34 @@ class _Posterior:
             self._spread[2 + self._scales] = np.inf  # this noise is no parameter then
             self._is_log[2 + self._scales] = 0.0
 
+    def starts(self) -> list[FloatArray]:
+        """Where to search from: lower levels are just like the target, half, nothing like it, or noise."""
+        if not self._slopes:
+            return [self._start]
+        starts = [self._start.copy() for _ in range(4)]
+        for at in self._slopes:
+            noise = at + 3 + self._scales
+            starts[0][[at + 2, noise]] -= 3.0
+            starts[2][at], starts[2][at + 2] = 0.05, self._start[at + 2] + 1.5
+            starts[3][at], starts[3][at + 2], starts[3][noise] = (
+                0.05,
+                self._start[at + 2] - 3.0,
+                self._start[noise] + 2.0,
+            )
+        return starts
+
     def read(self, parameters: FloatArray) -> LevelFit:
         """Kernel and noise of a vector of parameters."""
         s = self._scales
-        common = Kernel(*np.exp(parameters[:2]).tolist(), np.exp(parameters[2 : 2 + s]))
+        bias, amplitude = np.exp(parameters[:2]).tolist()
+        common = Kernel(bias, amplitude, np.exp(parameters[2 : 2 + s]))
         noise = [np.nan if self._known is not None else np.exp(parameters[2 + s])]
         slopes, own = [1.0], []
         for at in self._slopes:
-            bias, amplitude, scale, level_noise = np.exp(parameters[at + 1 : at + 5]).tolist()
+            bias, amplitude = np.exp(parameters[at + 1 : at + 3]).tolist()
             slopes.append(parameters[at])
-            own.append(Kernel(bias, amplitude, np.array([scale])))
-            noise.append(level_noise)
+            own.append(Kernel(bias, amplitude, np.exp(parameters[at + 3 : at + 3 + s])))
+            noise.append(np.exp(parameters[at + 3 + s]))
         return LevelFit(LevelKernel(common, np.array(slopes), tuple(own)), np.array(noise))
 
     def __call__(self, parameters: FloatArray) -> tuple[float, FloatArray]:
@@ -128,10 +166,10 @@ class _Posterior:
         for f, at in enumerate(self._slopes, start=1):
             block = self._blocks[f]
             gradient[at] = 2.0 * float(((W[block] * shared[block]) @ slope).sum())
-            gradient[at + 1 : at + 4] = _by_kernel(
+            gradient[at + 1 : at + 3 + s] = _by_kernel(
                 fit.kernel.own[f - 1], W[block, block], self._Z[block], *own[f - 1][1:]
             )
-            gradient[at + 4] = fit.noise[f] * diagonal[block].sum()
+            gradient[at + 3 + s] = fit.noise[f] * diagonal[block].sum()
         away = (parameters - self._mean) / self._spread
         value += float((-self._is_log * parameters - 0.5 * away**2).sum())
         gradient += -self._is_log - away / self._spread

@@ -8,6 +8,7 @@ need the same factorisation and 1e5 candidates at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from paragenesis.crystals import FloatArray, IntArray
 from paragenesis.engine.surrogate.botorch_fit import fit_exact
 from paragenesis.engine.surrogate.inducing import inducing_points, spread_rows
 from paragenesis.engine.surrogate.kernels import NOISE_FLOOR, Kernel, LevelKernel
-from paragenesis.engine.surrogate.levels_fit import fit_levels, noise_variance
+from paragenesis.engine.surrogate.levels_fit import LevelFit, fit_levels, noise_variance
 from paragenesis.engine.surrogate.settings import SurrogateSettings
 
 _FIT_ON = 1000  # crystals that hyper-parameters are fitted to, where not to all
@@ -32,10 +33,12 @@ class Process(Protocol):
         n: Verified crystals of the target level.
         size: Their root mean square residual; that of all levels where the target has none.
         way: How crystals are left out, in a word.
+        own_noise: The oracle's known standard deviations for the target's crystals, shape `n`; zeros where learnt.
     """
 
     n: int
     size: float
+    own_noise: FloatArray
     way: str
 
     def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -61,6 +64,7 @@ class _Data:
         new_noise: That of a new crystal: what is learnt as noise is scatter between crystals and belongs to a new one;
             the oracle's own does not.
         size: See `Process`.
+        own_noise: See `Process`.
         levels: 0 is the target.
         kernel: The covariance of the points.
     """
@@ -70,6 +74,7 @@ class _Data:
     noise: FloatArray
     new_noise: float
     size: float
+    own_noise: FloatArray
     levels: IntArray
     kernel: Kernel | LevelKernel
 
@@ -101,43 +106,44 @@ def learn(
         levels: Level of each, 0 for the target.
         settings: When to stop being exact, and with how many inducing points.
     """
+    levels = np.unique(np.append(levels, 0), return_inverse=True)[1][:-1]  # without gaps, 0 stays the target
     target = levels == 0
     size = float(np.sqrt(((residuals[target] if target.any() else residuals) ** 2).mean()))
-    if size == 0:  # a target without any error (a property that needs no potential) has nothing to learn from others
-        keep = target if target.any() else np.ones(len(Z), dtype=bool)
-        Z, residuals, levels = Z[keep], residuals[keep], levels[keep]
-        noise = None if noise is None else noise[keep]
+    if size == 0 and target.any():
+        # a target without any error (a property that needs no potential) has nothing to learn from other levels
+        Z, residuals, levels = Z[target], residuals[target], levels[target]
+        noise, target = None if noise is None else noise[target], target[target]
     unit = size if size > 0 else 1.0
     known = None if noise is None else np.maximum((noise / unit) ** 2, NOISE_FLOOR)
-    data = _data(Z, residuals / unit, known, np.unique(levels, return_inverse=True), size, settings)
-    return _Exact(data) if len(data.y) <= settings.exact_up_to else _Variational(data, settings.inducing)
-
-
-def _data(
-    Z: FloatArray,
-    y: FloatArray,
-    known: FloatArray | None,
-    found: tuple[IntArray, IntArray],
-    size: float,
-    settings: SurrogateSettings,
-) -> _Data:
-    """Fit the kernel and the noise."""
-    names, levels = found
-    levels = levels if names[0] == 0 else levels + 1  # the target is 0 even where it has no crystals
-    exact = len(y) <= settings.exact_up_to
-    rows = np.arange(len(y)) if exact and not levels.any() else _sample(levels)
-    separate = len(rows) >= settings.points_per_length_scale * Z.shape[1]
+    separate_from = settings.points_per_length_scale * Z.shape[1]
+    exact = len(Z) <= settings.exact_up_to
+    y, X = residuals / unit, Z
     kernel: Kernel | LevelKernel
-    if exact and not levels.any():
-        kernel, learnt = fit_exact(Z, y, known, separate)
-        noise, X = np.full(len(y), learnt) if known is None else known, Z
+    if exact and target.all():
+        kernel, learnt = fit_exact(Z, y, known, len(Z) >= separate_from)
+        variance = np.full(len(y), learnt) if known is None else known
     else:
-        y = _centred(y, levels)
-        fit = fit_levels(Z[rows], levels[rows], y[rows], None if known is None else known[rows], separate)
-        noise, learnt = noise_variance(fit.noise, levels, known), float(fit.noise[0])
-        kernel = fit.kernel if levels.any() else fit.kernel.common
-        X = np.column_stack([Z, levels]) if levels.any() else Z
-    return _Data(X, y, noise, learnt if known is None else 0.0, size, levels, kernel)
+        y, rows = _centred(y, levels), _sample(levels)
+        some = None if known is None else known[rows]
+        judge = partial(_target_evidence, Z[rows], levels[rows], y[rows], some) if target.any() else None
+        fit = fit_levels(Z[rows], levels[rows], y[rows], some, len(rows) >= separate_from, judge)
+        kernel, learnt, variance = fit.kernel.common, float(fit.noise[0]), noise_variance(fit.noise, levels, known)
+        if not target.all():
+            kernel, X = fit.kernel, np.column_stack([Z, levels])
+    own = np.zeros(target.sum()) if noise is None else noise[target]
+    data = _Data(X, y, variance, learnt if known is None else 0.0, size, own, levels, kernel)
+    return _Exact(data) if exact else _Variational(data, settings.inducing)
+
+
+def _target_evidence(Z: FloatArray, levels: IntArray, y: FloatArray, known: FloatArray | None, fit: LevelFit) -> float:
+    """Log density of the target's residuals, each given all others (Rasmussen & Williams 2006, eq. 5.11)."""
+    target = levels == 0
+    own = np.zeros(target.sum()) if known is None else np.sqrt(known[target])
+    variance, new_noise = noise_variance(fit.noise, levels, known), float(fit.noise[0]) if known is None else 0.0
+    data = _Data(np.column_stack([Z, levels]), y, variance, new_noise, 1.0, own, levels, fit.kernel)
+    error, doubt = _Exact(data).left_out()
+    doubt = doubt + own**2
+    return float(-0.5 * (error**2 / doubt + np.log(doubt)).sum())
 
 
 def _centred(y: FloatArray, levels: IntArray) -> FloatArray:
@@ -164,7 +170,7 @@ class _Exact:
     way = "leave-one-out"
 
     def __init__(self, data: _Data) -> None:
-        self.n, self.size, self._data = int((data.levels == 0).sum()), data.size, data
+        self.n, self.size, self.own_noise, self._data = len(data.own_noise), data.size, data.own_noise, data
         self._factor = cho_factor(data.kernel(data.X, data.X) + np.diag(data.noise), lower=True)
         self._weights = cho_solve(self._factor, data.y)
 
@@ -209,7 +215,7 @@ class _Variational:
     way = "left-out"
 
     def __init__(self, data: _Data, m: int) -> None:
-        self.n, self.size, self._data = int((data.levels == 0).sum()), data.size, data
+        self.n, self.size, self.own_noise, self._data = len(data.own_noise), data.size, data.own_noise, data
         self._points = inducing_points(data.kernel, data.X, data.levels, m)
         K = data.kernel(self._points, self._points)
         K[np.diag_indices(len(K))] += 1e-8 * data.kernel.diagonal(self._points).mean()

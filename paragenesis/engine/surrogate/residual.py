@@ -87,10 +87,10 @@ class ResidualSurrogate:
     def predict(self, X: FloatArray, prior_mean: FloatArray, prior_std: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Posterior of N candidates: ensemble plus expected residual, with calibrated standard deviations.
 
-        With n verified crystals of the target level the variance is `(n v + w s^2) / (n + w)`: v the process's predictive variance, s the
-        ensemble's standard deviation, which so counts for `w = ensemble_weight` crystals. Where s is missing (a
-        single member), the same rule makes one from the mean square of the n residuals and, for s, the share
-        `default_spread` of the standard deviation of the objective's prior means over these N candidates.
+        With n verified crystals of the target level the variance is `(n v + w s^2) / (n + w)`: v the process's
+        predictive variance, s the ensemble's standard deviation, which so counts for `w = ensemble_weight` crystals.
+        Where s is missing (a single member), the same rule makes one from the mean square of the n residuals and, for
+        s, the share `default_spread` of the standard deviation of the objective's prior means over these N candidates.
 
         Args:
             X: Descriptors, shape `N x d`.
@@ -135,7 +135,9 @@ class ResidualSurrogate:
     def _calibrate(self, process: Process | None, prior_std: FloatArray) -> Calibration:
         """Conformal scale factor from crystals that were left out (Barber et al., Ann. Stat. 49, 486 (2021)).
 
-        `prior_std` is the ensemble's, of the crystals of the target level.
+        `prior_std` is the ensemble's, of the crystals of the target level. Intervals are about the truth: where the
+        oracle's own noise is known, the scale s is such that the nominal share of its answers lies within the standard
+        deviation `sqrt((s std)^2 + noise^2)`.
         """
         level, least = self.settings.level, self.settings.min_calibration
         if process is None or process.n == 0:
@@ -145,7 +147,10 @@ class ResidualSurrogate:
             return Calibration(1.0, 0, np.nan, level, words)
         error, variance = process.left_out()
         std = self._blend(process.n, variance, np.where(np.isnan(prior_std), process.size, prior_std))
-        scores = np.sort(np.abs(error) / np.maximum(std, 1e-300)) / norm.ppf(0.5 + 0.5 * level)
+        scores, smallest = np.abs(error) / norm.ppf(0.5 + 0.5 * level), _SCALE_BOUNDS[0]
+        if process.own_noise.any():  # the oracle missed by that much by itself; a narrower scale hides behind it
+            scores, smallest = np.sqrt(np.maximum(scores**2 - process.own_noise**2, 0.0)), 1.0
+        scores = np.sort(scores / np.maximum(std, 1e-300))
         n, coverage = process.n, float((scores <= 1.0).mean())
         if n < least:
             words = f"{n} verified, {least} are needed: the intervals are not calibrated"
@@ -155,7 +160,7 @@ class ResidualSurrogate:
             scale = float(np.clip(scores[-1], 1.0, _SCALE_BOUNDS[1]))
             words = f"{n} verified are too few to promise {level:.0%}: stretched to the largest error, x{scale:.2f}"
         else:
-            scale = float(np.clip(scores[rank - 1], *_SCALE_BOUNDS))
+            scale = float(np.clip(scores[rank - 1], smallest, _SCALE_BOUNDS[1]))
             words = f"x{scale:.2f} from {n} {process.way} residuals ({coverage:.0%} inside {level:.0%} before)"
         return Calibration(scale, n, coverage, level, words)
 

@@ -98,8 +98,9 @@ class Wyckoff:
         if not len(out):
             raise InputError(
                 f"none of {self.tally.templates} templates became a crystal under this condition "
-                f"({self.tally.dead_ends} dead ends, {self.tally.clashing} with clashing atoms, {self.tally.known} "
-                'known); widen the condition or set known = "allow"'
+                f"({self.tally.known} are training crystals, {self.tally.repeated} repeat those or each other, "
+                f"{self.tally.clashing} have clashing atoms, {self.tally.dead_ends} are dead ends); widen the "
+                'condition, lower the guidance, or set the option known = "allow"'
             )
         return out.with_ids([str(i) for i in range(len(out))])
 
