@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
@@ -21,6 +21,8 @@ from paragenesis.engine.surrogate.kernels import NOISE_FLOOR, Kernel, LevelKerne
 
 _LOG = logging.getLogger(__name__)
 _SMALLEST_SCALE = 1e-2
+_OUT_OF_REACH = 1e10  # beyond any value per crystal
+_WIDEST = 8.0  # how far a logarithm may lie above its expected value
 _SLOPE_SPREAD = 0.5  # standard deviation of a lower level's slope around 1
 _STEPS = 100
 _TRIAL = 25  # steps from each start before the best is followed
@@ -102,7 +104,7 @@ class _Posterior:
             rows += [(-0.7, 0.7, np.log(0.5), np.log(_SMALLEST_SCALE))] * self._scales
             rows += [(size - 2.5, 1.5, size - 2.0, size + np.log(NOISE_FLOOR))]
         self._mean, self._spread, self._start, lower = np.array(rows, dtype=np.float64).T
-        self.bounds = list(zip(lower, self._mean + 20.0, strict=True))
+        self.bounds = list(zip(lower, self._mean + _WIDEST, strict=True))
         self._is_log = np.ones(len(rows))
         self._is_log[self._slopes] = 0.0
         if known is not None:
@@ -150,7 +152,10 @@ class _Posterior:
             own.append(_terms(kernel, self._Z[block]))
             K[block, block] += own[-1][0]
         K[np.diag_indices(n)] += noise_variance(fit.noise, self._levels, self._known)
-        factor = cho_factor(K, lower=True, overwrite_a=True)
+        try:
+            factor = cho_factor(K, lower=True, overwrite_a=True)
+        except LinAlgError:  # so large beside the noise that rounding tells: the line search turns back
+            return _OUT_OF_REACH, np.zeros_like(parameters)
         weights = cho_solve(factor, self._y)
         value = -0.5 * float(self._y @ weights) - float(np.log(np.diag(factor[0])).sum())
         inverse = np.tril(dpotri(factor[0], lower=1)[0])
