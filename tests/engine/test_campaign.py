@@ -194,6 +194,8 @@ def age(directory: Path) -> None:
             connection.execute(f"DROP TABLE {table}")
         connection.execute("DELETE FROM migrations WHERE version > 1")
         connection.execute("ALTER TABLE verifications DROP COLUMN before_decision")
+        for column in ("most_like", "similarity"):
+            connection.execute(f"ALTER TABLE selections DROP COLUMN {column}")
         connection.execute("DELETE FROM commits WHERE kind IN ('plan', 'learning', 'yield')")
         [(text,)] = connection.execute("SELECT value FROM meta WHERE key = 'spec'").fetchall()
         spec = json.loads(text)
