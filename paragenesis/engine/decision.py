@@ -85,7 +85,7 @@ def decide_round(ledger: LedgerReader, kit: Kit, number: int) -> Decision:
     if len(pool) and len(labelled.crystals):
         surrogate.fit(X_labelled, labelled.values - labelled.mean, prior_std=labelled.std, pool=X)
     mean, std = surrogate.predict(X, prior_mean, prior_std) if len(pool) else (prior_mean, prior_std)
-    held = triage(_evidence(ledger, kit, mean, std, utilities(kit.objectives, labelled.values)), kit.spec.triage)
+    held = triage(_evidence(ledger, kit, mean, std, labelled), kit.spec.triage)
     open_rows = np.setdiff1d(np.arange(len(pool)), [t.index for t in held])
     problem = formulation(kit.spec, kit.objectives)
     waiting = ledger.crystals(_among(pending_before(ledger, kit, number)))
@@ -203,7 +203,7 @@ def prediction(ledger: LedgerReader, which: str, model: str, name: str) -> tuple
     return _floats(found, "mean"), _floats(found, "std")
 
 
-def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray, observed: FloatArray) -> Evidence:
+def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray, labelled: Labelled) -> Evidence:
     """What triage needs to know of the pool."""
 
     def table(name: str) -> FloatArray:
@@ -217,7 +217,8 @@ def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray,
         formation_energies=table("formation_energy"),
         hull_distances=table("energy_above_hull"),
         max_forces=table("max_force"),
-        observed=observed,
+        observed=utilities(kit.objectives, labelled.values),
+        calibrated=len(labelled.crystals) >= kit.spec.surrogate.min_calibration,
     )
 
 

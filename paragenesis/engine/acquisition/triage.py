@@ -63,6 +63,7 @@ class Evidence:
         hull_distances: Of each member, eV/atom, shape `members x N`, or None.
         max_forces: Residual force of each member, eV/A, shape `members x N`, or None.
         observed: Utilities of what was verified, shape `k x m`, or None.
+        calibrated: Whether the standard deviations were held against verified values; else nothing is hopeless.
     """
 
     names: Sequence[str]
@@ -73,6 +74,7 @@ class Evidence:
     hull_distances: FloatArray | None = None
     max_forces: FloatArray | None = None
     observed: FloatArray | None = None
+    calibrated: bool = True
 
     def __post_init__(self) -> None:
         """Check that the shapes agree."""
@@ -183,6 +185,8 @@ def false_confidence(evidence: Evidence, limits: TriageSettings) -> tuple[BoolAr
 
 def hopeless(evidence: Evidence, limits: TriageSettings) -> tuple[BoolArray, Callable[[int], str]]:
     """Even its optimistic end misses a wanted range, or is no better in any objective than something verified."""
+    if not evidence.calibrated:
+        return _nobody(evidence)
     reach = limits.hope * evidence.std
     best = np.stack(
         [

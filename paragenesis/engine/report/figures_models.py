@@ -258,7 +258,7 @@ def reliability(pairs: Sequence[Comparison]) -> Panel:
     levels = np.linspace(0.0, 1.0, 101)
     traces, words = [], []
     for pair, colour in zip(pairs, itertools.cycle(SERIES), strict=False):
-        known = np.isfinite(pair.std)
+        known = np.isfinite(pair.std) & (pair.std > 0)  # what is certain has no interval
         values, mean, std = pair.verified[known], pair.mean[known], pair.std[known]
         if not len(values):
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,7 @@ def test_what_cannot_reach_the_front_is_hopeless() -> None:
     assert [(t.index, t.reason) for t in found] == [(0, "hopeless"), (2, "hopeless")]  # 1 and 3 may still reach it
     assert "3 standard deviations" in found[0].detail
     assert [t.index for t in triage(judged, TriageSettings(hope=20.0))] == []
+    assert triage(replace(judged, calibrated=False)) == []  # intervals that were never tested rule nothing out
 
 
 def test_what_cannot_meet_a_range_is_hopeless() -> None:

@@ -251,6 +251,7 @@ def test_intervals_that_are_too_narrow_show_below_the_diagonal() -> None:
     assert "4000 values, miscalibration area 0.21" in panel.caption
     assert "intervals of 0.5 g/cm3" in panel.caption
     assert reliability([replace(pair, std=np.full(n, np.nan))]).figure is None
+    assert reliability([replace(pair, std=np.zeros(n))]).figure is None  # certain: there is no interval
 
 
 def test_values_of_another_level_of_theory_are_left_out_and_said(build: Build) -> None:
