@@ -10,7 +10,7 @@ constraint: scores count as far as it is likely to be met. Where all goals are r
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ import numpy as np
 from paragenesis.crystals import FloatArray
 from paragenesis.engine.acquisition.features import FeatureSpace
 from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
-from paragenesis.engine.feature_table import Encoding, is_number, reasons_against
+from paragenesis.engine.feature_table import Encoding, reasons_against
 from paragenesis.engine.formulation import Formulation, only_ranges
+from paragenesis.engine.observations import Observations
 from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
 from paragenesis.errors import InputError
 from paragenesis.objectives.goals import Goal, Maximize
@@ -67,6 +68,8 @@ def decide(
     seed: int = 0,
     pending: pd.DataFrame | None = None,
     cost: pd.Series[float] | None = None,
+    noise: Mapping[str, float | str] | None = None,
+    fidelity: str | None = None,
     settings: DecisionSettings | None = None,
     surrogate: SurrogateSettings | None = None,
 ) -> Batch:
@@ -85,6 +88,11 @@ def decide(
         pending: Rows of features that are being tried, without outcomes yet; the batch keeps away from them.
         cost: What it takes to try each candidate, by the pool's labels: candidates are ranked by score per cost, and
             with `settings.budget` the batch keeps to it.
+        noise: The standard deviation of an objective's outcomes, where it is known: a number, or the column of the
+            observations that holds it. It is learnt for the objectives that are not named.
+        fidelity: The column of the observations that holds the level of each: 0 for the outcomes that are wanted, 1, 2,
+            ... for cheaper and less accurate ones of whatever offset. Those teach, as far as the levels prove to agree,
+            but a candidate that was tried at a cheaper level only can be chosen. All are of level 0 if not given.
         settings: How to choose. By default `ehvi_dpp`, or `hits` where all goals are ranges.
         surrogate: How to learn. The share of an ensemble is left out: there is none.
 
@@ -100,10 +108,11 @@ def decide(
     settings = settings if q is None else DecisionSettings.parse({**settings.model_dump(), "q": q}, where="decide")
     encoding = Encoding.of(pool, observations, pending, names)
     X, tried, waiting = encoding(pool), encoding(observations), encoding(pending)
-    known = _Known.of(tried, _outcomes(observations, names))
+    known = Observations.read(observations, pool, tried, names, noise, fidelity)
+    done = known.at_target
     lost = int((~np.isfinite(waiting).all(1)).sum())
     waiting = waiting[np.isfinite(waiting).all(1)]
-    reasons = reasons_against(X, pool.index.tolist(), np.vstack([tried, waiting]))
+    reasons = reasons_against(X, pool.index.tolist(), np.vstack([done.X, waiting]))
     rows = np.flatnonzero([not reason for reason in reasons])
     space = FeatureSpace(np.vstack([X[rows], known.X]), encoding.components, standardise=False)
     mean, std = _posterior(np.vstack([X[rows], waiting]), known, space, surrogate or SurrogateSettings())
@@ -115,8 +124,8 @@ def decide(
         X[rows],
         utilities[:n],
         spread[:n],
-        observed=formulation.observed(known.Y),
-        given=known.X,
+        observed=formulation.observed(done.Y),
+        given=done.X,
         pending=(waiting, utilities[n:]) if len(waiting) else None,
         hit_probability=likely if settings.strategy == "hits" else None,
         feasible=None if settings.strategy == "hits" else likely,
@@ -168,50 +177,6 @@ def _objective_names(objectives: Sequence[Goal]) -> list[str]:
     return names
 
 
-def _outcomes(observations: pd.DataFrame | None, names: Sequence[str]) -> FloatArray:
-    """Outcomes of the observations, shape `k x m`; what is not finite counts as missing.
-
-    Raises:
-        InputError: There is no column for an objective, or it holds no numbers.
-    """
-    if observations is None or not len(observations):
-        return np.zeros((0, len(names)))
-    columns = []
-    for name in names:
-        if name not in observations.columns:
-            raise InputError(
-                f"the observations have no column '{name}' for an objective; they have "
-                f"{', '.join(map(str, observations.columns))}"
-            )
-        if not is_number(observations[name]):
-            raise InputError(f"the column '{name}' is an objective and must hold numbers; convert it")
-        columns.append(observations[name].to_numpy(dtype=np.float64))
-    Y = np.stack(columns, axis=1)
-    return np.where(np.isfinite(Y), Y, np.nan)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What was tried: features, shape `k x d`, and outcomes, shape `k x m`, NaN where missing."""
-
-    X: FloatArray
-    Y: FloatArray
-    note: str
-
-    @classmethod
-    def of(cls, X: FloatArray, Y: FloatArray) -> _Known:
-        """Leave out observations whose features are not finite."""
-        usable = np.isfinite(X).all(1)
-        lost = int((~usable).sum())
-        return cls(X[usable], Y[usable], f"{lost} observations with missing features are not used" if lost else "")
-
-    def silent(self, names: Sequence[str]) -> list[str]:
-        """A sentence for each objective that teaches nothing."""
-        different = [len(np.unique(column[np.isfinite(column)])) for column in self.Y.T]
-        words = ("no outcome is known", "one outcome says nothing about where to look")
-        return [f"'{name}': {words[k]}" for name, k in zip(names, different, strict=True) if k < 2 and len(self.Y)]
-
-
 def _costs(cost: pd.Series[float], pool: pd.DataFrame) -> FloatArray:
     """Costs in the order of the pool.
 
@@ -230,7 +195,7 @@ def _costs(cost: pd.Series[float], pool: pd.DataFrame) -> FloatArray:
 
 
 def _posterior(
-    X: FloatArray, known: _Known, space: FeatureSpace, settings: SurrogateSettings
+    X: FloatArray, known: Observations, space: FeatureSpace, settings: SurrogateSettings
 ) -> tuple[FloatArray, FloatArray]:
     """Expected outcomes of N candidates and their standard deviations, shape `N x m` each.
 
@@ -238,9 +203,10 @@ def _posterior(
     candidates get that outcome (0 if there is none) with a deviation of its size (1 if it is 0).
     """
     m = known.Y.shape[1]
-    count = np.isfinite(known.Y).sum(0)
-    total = np.where(np.isfinite(known.Y), known.Y, 0.0).sum(0)
-    centre = total / np.maximum(count, 1)
+    there = np.isfinite(known.Y)
+    wanted = there & (known.levels == 0)[:, None]
+    wanted = np.where(wanted.any(0), wanted, there)  # cheaper outcomes alone say something, too
+    centre = np.where(wanted, known.Y, 0.0).sum(0) / np.maximum(wanted.sum(0), 1)
     spread = np.where(np.isfinite(known.Y), np.abs(known.Y - centre), 0.0).max(0, initial=0.0)
     flat = spread <= 1e-12 * np.abs(centre)
     prior = np.tile(centre, (len(X), 1))
@@ -248,7 +214,13 @@ def _posterior(
     learnt = np.flatnonzero(~flat)
     if len(learnt) and len(X):
         model = ResidualSurrogate(settings.model_copy(update={"ensemble_weight": 0.0}))
-        model.fit(known.X, (known.Y - centre)[:, learnt], space=space)
+        model.fit(
+            known.X,
+            (known.Y - centre)[:, learnt],
+            noise_std=known.noise[:, learnt],
+            space=space,
+            fidelity=known.levels,
+        )
         mean[:, learnt], std[:, learnt] = model.predict(X, prior[:, learnt], np.full((len(X), len(learnt)), np.nan))
     assert mean.shape == (len(X), m)
     return mean, std

@@ -5,6 +5,7 @@ For every round:
     learn    generators are fine-tuned on what was found, where the campaign asks for it
     plan     who makes how many crystals, and what they aim at, by what came of the rounds before
     fill     generate -> screen -> relax -> assess, chunk by chunk, each committed to the ledger
+    probe    cheaper oracles, where there are some, are asked about the best of the pool
     decide   triage, surrogate, hypervolume score, DPP: the batch worth verifying
     verify   the oracle judges the batch at its own level of theory; its answers may come in later rounds
     close    count, measure, export; the next round learns from what the ledger holds
@@ -20,6 +21,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from paragenesis.engine.learning import FOLDER, Grade, Learnt, Lesson, Weights
 from paragenesis.engine.ledger import Ledger, LedgerReader
 from paragenesis.engine.planning import lesson, next_shares, plan_round, planned, weights_in_use, yields
 from paragenesis.engine.preflight import Kit
+from paragenesis.engine.probing import probe_round
 from paragenesis.engine.records import (
     chunk_tables,
     decision_tables,
@@ -51,7 +54,7 @@ class Progress:
 
     Attributes:
         round: The round, from 1.
-        phase: "learn", "fill", "decide", "verify" or "close".
+        phase: "learn", "fill", "probe", "decide", "verify" or "close".
         done: How many crystals of this phase are done.
         total: How many there are.
         text: What happened last, in words.
@@ -152,6 +155,7 @@ class Campaign:
             self._under_way.send()  # after a resume; otherwise what is pending is under way
         self._learn(number)
         self._fill(number)
+        probe_round(self.ledger, self.kit, self._executor, number, partial(self._tell, number, "probe"))
         self._decide(number)
         if self._outlasting:
             self._verify_until(number, last)
@@ -331,8 +335,7 @@ class Campaign:
         names = [o.name for o in self.kit.objectives]
         tables = verification_tables(number, answer, self.kit.level, names, before_decision=before_decision)
         self.ledger.commit(_verify_key(asked.round, asked.candidate), number, "verification", tables)
-        values = (f"{n} {v:.4g}" for n, v in zip(names, answer.values[0], strict=True))
-        return f"{answer.verified.crystals.formulas[0]}: {answer.errors.get(0) or ', '.join(values)}"
+        return answer.words(names)
 
     # --- close -----------------------------------------------------------------------------------------------------
 

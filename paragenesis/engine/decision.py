@@ -1,13 +1,15 @@
-"""A round's decision and its measures, from what the ledger holds.
+"""A round's decisions and its measures, from what the ledger holds.
 
-The pool is every kept crystal that was never selected, of all rounds. The oracle's answers of earlier rounds teach
-the surrogate; triage holds back what is not worth a verification; the rest is scored and a diverse batch selected.
+The pool is every kept crystal that was never selected, of all rounds. What oracles answered teaches the surrogate, at
+several levels of theory where there are cheaper oracles; triage holds back what is not worth a verification; the rest
+is scored and a diverse batch selected. The batch for a cheaper oracle is chosen the same way, by what is expected of
+the oracle itself: it is there to find out more about the crystals that may be worth the dear verification.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,24 +17,35 @@ import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray, IntArray
 from paragenesis.engine.acquisition.pareto import hypervolume, infer_reference_point
-from paragenesis.engine.acquisition.select import Selection, reference_utilities, select_batch
+from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
 from paragenesis.engine.acquisition.triage import Evidence, Triaged, triage
 from paragenesis.engine.descriptors import describe
 from paragenesis.engine.ledger import LedgerReader
+from paragenesis.engine.lookup import (
+    KEPT,
+    POOL,
+    Labelled,
+    among,
+    is_hit,
+    predicted,
+    prediction,
+    probed_before,
+    utilities,
+    verified_before,
+    verified_in,
+)
 from paragenesis.engine.metrics import calibration
 from paragenesis.engine.preflight import Kit, formulation
 from paragenesis.engine.surrogate import ResidualSurrogate
-from paragenesis.engine.verification import foretold, known_before, pending_before, verified_where
-from paragenesis.objectives.contract import Objective
+from paragenesis.engine.verification import foretold, pending_before, verified_where
 
-# conditions on `candidates`
-POOL = "verdict = 'kept' AND candidate_id NOT IN (SELECT candidate_id FROM selections)"
-KEPT = "verdict = 'kept'"
+# what a cheaper oracle can clear up is no reason not to ask it
+_DOUBTS = frozenset({"too_uncertain", "false_confidence"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What is verified in a round, and why.
+    """What is verified in a round, or probed, and why.
 
     Attributes:
         ids: The pool's candidate ids, `N` of them.
@@ -40,7 +53,7 @@ class Decision:
         std: Posterior standard deviations, shape `N x m`.
         triaged: What triage held back; their `index` is a row of the pool.
         chosen: Rows of the pool that were selected, best first.
-        known: Ids of what was verified or pending, as the selection counts them.
+        known: Ids of what was verified, probed or pending, as the selection counts them.
         selection: Their scores and reasons; its own indices count what triage let through.
     """
 
@@ -53,21 +66,27 @@ class Decision:
     selection: Selection
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """k verified crystals.
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What a decision is made from.
 
     Attributes:
-        crystals: Their geometries as the ensemble relaxed them.
-        values: The oracle's values, shape `k x m`; NaN where there is none.
-        mean: The ensemble's means, shape `k x m`.
-        std: The ensemble's standard deviations, shape `k x m`.
+        crystals: The pool, N crystals.
+        X: Their descriptors, shape `N x d`.
+        mean: Posterior means, shape `N x m`.
+        std: Posterior standard deviations, shape `N x m`.
+        labelled: What the oracle has said.
+        waiting: What was selected before and has no answer yet.
+        expected: Posterior means and standard deviations of the waiting ones, shape `p x m` each.
     """
 
     crystals: Crystals
-    values: FloatArray
+    X: FloatArray
     mean: FloatArray
     std: FloatArray
+    labelled: Labelled
+    waiting: Crystals
+    expected: tuple[FloatArray, FloatArray]
 
 
 def posterior_model(number: int) -> str:
@@ -77,38 +96,21 @@ def posterior_model(number: int) -> str:
 
 def decide_round(ledger: LedgerReader, kit: Kit, number: int) -> Decision:
     """Choose the batch of a round; the same ledger always gives the same batch."""
-    pool = ledger.crystals(POOL)
-    prior_mean, prior_std = predicted(ledger, kit, POOL, "ensemble")
-    labelled = verified_before(ledger, kit, number)
-    X, X_labelled = describe(pool), describe(labelled.crystals)
-    surrogate = ResidualSurrogate(kit.spec.surrogate)
-    if len(pool) and len(labelled.crystals):
-        surrogate.fit(X_labelled, labelled.values - labelled.mean, prior_std=labelled.std, pool=X)
-    mean, std = surrogate.predict(X, prior_mean, prior_std) if len(pool) else (prior_mean, prior_std)
-    held = triage(_evidence(ledger, kit, mean, std, labelled), kit.spec.triage)
-    open_rows = np.setdiff1d(np.arange(len(pool)), [t.index for t in held])
-    problem = formulation(kit.spec, kit.objectives)
-    waiting = ledger.crystals(_among(pending_before(ledger, kit, number)))
-    utility_mean, utility_std = problem.moments(mean[open_rows], std[open_rows])
-    likely = problem.probability(mean[open_rows], std[open_rows])
-    hits = kit.spec.decision.strategy == "hits"
-    selection = select_batch(
-        X[open_rows],
-        utility_mean,
-        utility_std,
-        observed=problem.observed(labelled.values),
-        given=X_labelled,
-        pending=_expected(ledger, kit, waiting, surrogate),
-        hit_probability=likely if hits else None,
-        feasible=None if hits else likely,
-        cost=None if kit.costs is None else kit.costs(pool[open_rows]),
-        settings=kit.spec.decision,
-        reference_point=reference_point(ledger, kit),
-        seed=int(np.random.SeedSequence([kit.spec.seed, number]).generate_state(1)[0]),
-    )
-    chosen = open_rows[selection.indices]
-    known = (*labelled.crystals.ids, *waiting.ids)
-    return Decision(ids=pool.ids, mean=mean, std=std, triaged=held, chosen=chosen, known=known, selection=selection)
+    view = _outlook(ledger, kit, number, 0, POOL)
+    held = triage(_evidence(ledger, kit, POOL, view), kit.spec.triage)
+    given, seed = view.labelled.crystals, [kit.spec.seed, number]
+    return _choose(ledger, kit, view, held, given, kit.spec.decision, kit.costs, seed)
+
+
+def decide_probe(ledger: LedgerReader, kit: Kit, number: int, fidelity: int) -> Decision:
+    """Choose what a cheaper oracle is asked about in a round: what it, or one more like the oracle, was not yet."""
+    asked = f"SELECT candidate_id FROM probes WHERE fidelity <= {int(fidelity)}"
+    pool = f"{POOL} AND candidate_id NOT IN ({asked})"
+    view = _outlook(ledger, kit, number, fidelity, pool)
+    held = [t for t in triage(_evidence(ledger, kit, pool, view), kit.spec.triage) if t.reason not in _DOUBTS]
+    settings = kit.spec.decision.model_copy(update={"q": kit.spec.probes[fidelity - 1].q, "budget": None})
+    known = Crystals.concatenate([view.labelled.crystals, ledger.crystals(f"candidate_id IN ({asked})")])
+    return _choose(ledger, kit, view, held, known, settings, None, [kit.spec.seed, number, fidelity])
 
 
 def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]:
@@ -135,19 +137,6 @@ def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]
     }
 
 
-def is_hit(kit: Kit, values: FloatArray) -> bool:
-    """Whether verified values, shape `m`, obey every hit rule; without rules nothing is a hit."""
-    names = [o.name for o in kit.objectives]
-    rules = kit.spec.hits
-    return bool(rules) and all(rule.holds(float(values[names.index(rule.objective)])) for rule in rules)
-
-
-def utilities(objectives: Sequence[Objective], values: FloatArray) -> FloatArray:
-    """Utilities of exact values, shape `n x m`."""
-    columns = [o.goal.utility(values[:, j]) for j, o in enumerate(objectives)]
-    return np.stack(columns, axis=1)
-
-
 def reference_point(ledger: LedgerReader, kit: Kit) -> FloatArray | None:
     """The campaign's reference point in utilities: as specified, or as inferred when its first round closed."""
     given = reference_utilities(kit.spec.decision, [o.goal for o in kit.objectives])
@@ -160,88 +149,103 @@ def reference_point(ledger: LedgerReader, kit: Kit) -> FloatArray | None:
     return point
 
 
-def verified_before(ledger: LedgerReader, kit: Kit, number: int) -> Labelled:
-    """What the oracle had said before the decision of round `number`."""
-    return verified_in(ledger, kit, known_before(number))
+# --- steps -------------------------------------------------------------------------------------------------------
 
 
-def verified_in(ledger: LedgerReader, kit: Kit, rounds: str) -> Labelled:
-    """What the oracle said in some rounds, with what the ensemble had said of the same crystals."""
-    which = verified_where(rounds)
-    mean, std = predicted(ledger, kit, which, "ensemble")
-    return Labelled(ledger.crystals(which), verified_values(ledger, kit, which), mean, std)
-
-
-def verified_values(ledger: LedgerReader, kit: Kit, which: str) -> FloatArray:
-    """The oracle's values of every objective, for candidates that match a condition, shape `N x m`; NaN where none."""
-    columns = []
-    for objective in kit.objectives:
-        found = ledger.query(
-            f"WITH pool AS (SELECT candidate_id FROM candidates WHERE {which}) "
-            "SELECT v.value FROM pool LEFT JOIN verifications v ON v.candidate_id = pool.candidate_id "
-            "AND v.level_key = ? AND v.property = ? ORDER BY pool.candidate_id",
-            (kit.level.key, objective.name),
+def _outlook(ledger: LedgerReader, kit: Kit, number: int, fidelity: int, which: str) -> Outlook:
+    """What is expected of the pool by what was known when a round came to ask an oracle; 0 is the campaign's own."""
+    pool, labelled = ledger.crystals(which), verified_before(ledger, kit, number)
+    probed = probed_before(ledger, kit, number, fidelity)
+    X = describe(pool)
+    surrogate = ResidualSurrogate(kit.spec.surrogate)
+    if len(pool) and len(labelled.values) + len(probed.values):
+        surrogate.fit(
+            np.vstack([describe(labelled.crystals), describe(probed.crystals)]),
+            np.vstack([labelled.values - labelled.mean, probed.values - probed.mean]),
+            noise_std=_noise(labelled, probed),
+            prior_std=np.vstack([labelled.std, probed.std]),
+            pool=X,
+            fidelity=np.concatenate([np.zeros(len(labelled.values), dtype=np.int64), probed.fidelity]),
         )
-        columns.append(_floats(found, "value"))
-    return np.stack(columns, axis=1)
+    prior = predicted(ledger, kit, which, "ensemble")
+    mean, std = surrogate.predict(X, *prior) if len(pool) else prior
+    waiting = ledger.crystals(among(pending_before(ledger, kit, number)))
+    prior = predicted(ledger, kit, among(waiting.ids), "ensemble")
+    expected = surrogate.predict(describe(waiting), *prior) if len(waiting) else prior
+    return Outlook(crystals=pool, X=X, mean=mean, std=std, labelled=labelled, waiting=waiting, expected=expected)
 
 
-def predicted(ledger: LedgerReader, kit: Kit, which: str, model: str) -> tuple[FloatArray, FloatArray]:
-    """What a model predicts of every objective, for candidates that match a condition: mean and std, shape `N x m`."""
-    tables = [prediction(ledger, which, model, objective.name) for objective in kit.objectives]
-    return np.stack([t[0] for t in tables], axis=1), np.stack([t[1] for t in tables], axis=1)
+def _noise(labelled: Labelled, probed: Labelled) -> FloatArray:
+    """Standard deviations of the answers, shape `k x m`, of the objectives of which the oracle always tells its own.
+
+    What cheaper oracles do not tell is 0: the surrogate learns it in any case.
+    """
+    known = np.isfinite(labelled.noise).all(0) & (len(labelled.noise) > 0)
+    both = np.vstack([labelled.noise, np.nan_to_num(probed.noise)])
+    return np.where(known, both, np.nan)
 
 
-def prediction(ledger: LedgerReader, which: str, model: str, name: str) -> tuple[FloatArray, FloatArray]:
-    """Mean and std of one property in the order of the candidates, shape `N` each; NaN where there is none."""
-    found = ledger.query(
-        f"WITH pool AS (SELECT candidate_id FROM candidates WHERE {which}) "
-        "SELECT p.mean, p.std FROM pool LEFT JOIN predictions p ON p.candidate_id = pool.candidate_id "
-        "AND p.model = ? AND p.property = ? ORDER BY pool.candidate_id",
-        (model, name),
+def _choose(
+    ledger: LedgerReader,
+    kit: Kit,
+    view: Outlook,
+    held: Sequence[Triaged],
+    given: Crystals,
+    settings: DecisionSettings,
+    costs: Callable[[Crystals], FloatArray] | None,
+    seed: Sequence[int],
+) -> Decision:
+    """A batch from what triage let through, unlike what is `given` or waited for."""
+    rows = np.setdiff1d(np.arange(len(view.crystals)), [t.index for t in held])
+    problem = formulation(kit.spec, kit.objectives)
+    utility_mean, utility_std = problem.moments(view.mean[rows], view.std[rows])
+    likely = problem.probability(view.mean[rows], view.std[rows])
+    hits = settings.strategy == "hits"
+    pending = None
+    if len(view.waiting):
+        pending = describe(view.waiting), problem.moments(*view.expected)[0]
+    selection = select_batch(
+        view.X[rows],
+        utility_mean,
+        utility_std,
+        observed=problem.observed(view.labelled.values),
+        given=describe(given),
+        pending=pending,
+        hit_probability=likely if hits else None,
+        feasible=None if hits else likely,
+        cost=None if costs is None else costs(view.crystals[rows]),
+        settings=settings,
+        reference_point=reference_point(ledger, kit),
+        seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
     )
-    return _floats(found, "mean"), _floats(found, "std")
+    return Decision(
+        ids=view.crystals.ids,
+        mean=view.mean,
+        std=view.std,
+        triaged=held,
+        chosen=rows[selection.indices],
+        known=(*given.ids, *view.waiting.ids),
+        selection=selection,
+    )
 
 
-def _evidence(ledger: LedgerReader, kit: Kit, mean: FloatArray, std: FloatArray, labelled: Labelled) -> Evidence:
+def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evidence:
     """What triage needs to know of the pool."""
 
     def table(name: str) -> FloatArray:
-        return np.stack([prediction(ledger, POOL, member, name)[0] for member in kit.members])
+        return np.stack([prediction(ledger, which, member, name)[0] for member in kit.members])
 
     return Evidence(
         names=[o.name for o in kit.objectives],
         goals=[o.goal for o in kit.objectives],
-        mean=mean,
-        std=std,
+        mean=view.mean,
+        std=view.std,
         formation_energies=table("formation_energy"),
         hull_distances=table("energy_above_hull"),
         max_forces=table("max_force"),
-        observed=utilities(kit.objectives, labelled.values),
-        calibrated=len(labelled.crystals) >= kit.spec.surrogate.min_calibration,
+        observed=utilities(kit.objectives, view.labelled.values),
+        calibrated=len(view.labelled.crystals) >= kit.spec.surrogate.min_calibration,
     )
-
-
-def _expected(
-    ledger: LedgerReader, kit: Kit, waiting: Crystals, surrogate: ResidualSurrogate
-) -> tuple[FloatArray, FloatArray] | None:
-    """Descriptors and expected utilities of what is being verified, `p x d` and `p x axes`; None if nothing is."""
-    if not len(waiting):
-        return None
-    X = describe(waiting)
-    mean, std = surrogate.predict(X, *predicted(ledger, kit, _among(waiting.ids), "ensemble"))
-    return X, formulation(kit.spec, kit.objectives).moments(mean, std)[0]
-
-
-def _among(ids: Sequence[str]) -> str:
-    """A condition on `candidates`: one of some."""
-    listed = ", ".join("'" + one.replace("'", "''") + "'" for one in ids)
-    return f"candidate_id IN ({listed})" if ids else "false"
-
-
-def _floats(table: Any, name: str) -> FloatArray:
-    """A column of numbers; NULL becomes NaN."""
-    return np.asarray(table.column(name).to_numpy(zero_copy_only=False), dtype=np.float64).reshape(-1)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

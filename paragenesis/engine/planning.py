@@ -18,7 +18,10 @@ from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.acquisition.pareto import pareto_front
 from paragenesis.engine.aims import Front, aim
 from paragenesis.engine.budget import Yield, allocate, round_yields, shares
-from paragenesis.engine.decision import (
+from paragenesis.engine.generators.condition import PropertyRange
+from paragenesis.engine.learning import Lesson, Weights
+from paragenesis.engine.ledger import LedgerReader
+from paragenesis.engine.lookup import (
     KEPT,
     is_hit,
     predicted,
@@ -28,9 +31,6 @@ from paragenesis.engine.decision import (
     verified_in,
     verified_values,
 )
-from paragenesis.engine.generators.condition import PropertyRange
-from paragenesis.engine.learning import Lesson, Weights
-from paragenesis.engine.ledger import LedgerReader
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.stages import ChunkTask
 from paragenesis.errors import LedgerError

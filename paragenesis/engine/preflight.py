@@ -30,7 +30,7 @@ from paragenesis.engine.potentials.known_answers import known_answer_check
 from paragenesis.engine.references import ElementReferences, references_for
 from paragenesis.engine.roles import check_generators, followed_by, learners_of, roles
 from paragenesis.engine.screening.screen import Screen
-from paragenesis.engine.spec import CampaignSpec, PotentialEntry
+from paragenesis.engine.spec import CampaignSpec, OracleEntry, PotentialEntry
 from paragenesis.engine.stages import Assess, Generate, Relax, Screening, Verify
 from paragenesis.errors import InputError, PotentialError
 from paragenesis.objectives import build_objective, check_objective, sample_relaxed
@@ -38,6 +38,14 @@ from paragenesis.objectives.contract import Need, Objective
 from paragenesis.versions import installed_version
 
 REPORTED_PACKAGES = ("paragenesis", "torch", "torch-sim-atomistic", "chgnet", "pymatgen", "botorch", "duckdb", "numpy")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A cheaper oracle: its level of theory, and the stage that asks it."""
+
+    level: Level
+    stage: StageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,7 @@ class Kit:
         members: Names of the potentials of the ensemble.
         stages: Generate, Screening, Relax, Assess.
         verify: The stage that asks the oracle.
+        probes: Cheaper oracles, from level 1 on.
         learn: The stage that fine-tunes generators.
         learners: Names of the generators that are fine-tuned.
         followed: By generator, the properties it is asked for as the front moves, by the index of their objective.
@@ -63,6 +72,7 @@ class Kit:
     members: tuple[str, ...]
     stages: tuple[StageSpec, ...]
     verify: StageSpec
+    probes: tuple[Probe, ...]
     learn: StageSpec
     learners: tuple[str, ...]
     followed: Mapping[str, Mapping[int, str]]
@@ -93,16 +103,12 @@ def prepare(spec: CampaignSpec) -> Kit:
     ]
     pairings = [check_pairing(p.level, hull, spec.hull.mixed) for p in potentials]
     needs: frozenset[Need] = frozenset().union(*(o.needs for o in objectives))
-    make_oracle = partial(
-        build_oracle, spec.oracle.use, spec.oracle.options, spec.directory, hull=hull, device=spec.device, needs=needs
-    )
-    oracle = make_oracle()
-    if isinstance(oracle, PotentialOracle):
-        _check_known_answers(oracle.potential)
-        make_oracle = partial(make_oracle, references=oracle.references)  # so that no worker computes them again
+    make_oracle, oracle = _oracle(spec, spec.oracle, hull, needs)
+    probes = [(f"probe-{i}", *_oracle(spec, entry, hull, needs)) for i, entry in enumerate(spec.probes, start=1)]
+    _check_levels_differ([oracle.level, *(probe.level for _, _, probe in probes)])
     reference_utilities(spec.decision, [o.goal for o in objectives])
     formulation(spec, objectives)
-    pairings.append(check_pairing(oracle.level, hull, spec.hull.mixed))
+    pairings += [check_pairing(one.level, hull, spec.hull.mixed) for one in (oracle, *(p for _, _, p in probes))]
     screen = partial(Screen, spec.screening.located(spec.directory))
     pupils = {name: generators[name] for name in learners}
     return Kit(
@@ -111,12 +117,17 @@ def prepare(spec: CampaignSpec) -> Kit:
         members=tuple(p.name for p in potentials),
         stages=_stages(spec, entries, generators, objectives, references, hull, needs),
         verify=StageSpec("verify", Verify, (make_oracle, objectives), "potentials", _heavy(spec)),
+        probes=tuple(
+            Probe(one.level, StageSpec(name, Verify, (make, objectives), "potentials", _heavy(spec)))
+            for name, make, one in probes
+        ),
         learn=StageSpec("learn", Learn, (pupils, screen), "generate", spec.resources.generate),
         learners=learners,
         followed=followed,
         level=oracle.level,
         costs=None if spec.decision.budget is None else partial(estimated_costs, oracle),
         meta=_meta(spec, objectives, potentials, references, hull, [p for p in pairings if p], oracle)
+        | _probes_meta(spec, [one for _, _, one in probes])
         | {"generators": json.dumps(roles(spec, objectives, learners, followed), sort_keys=True)},
     )
 
@@ -170,6 +181,32 @@ def build_ensemble(
 
 def _load(entry: PotentialEntry, device: str) -> Potential:
     return load_potential(entry.name, device=device, sha256=entry.sha256, functional=entry.functional)
+
+
+def _oracle(
+    spec: CampaignSpec, entry: OracleEntry, hull: Hull, needs: frozenset[Need]
+) -> tuple[Callable[[], Oracle], Oracle]:
+    """An oracle, and how its workers build it; a potential must pass its known-answer check."""
+    make = partial(build_oracle, entry.use, entry.options, spec.directory, hull=hull, device=spec.device, needs=needs)
+    oracle = make()
+    if isinstance(oracle, PotentialOracle):
+        _check_known_answers(oracle.potential)
+        make = partial(make, references=oracle.references)  # so that no worker computes them again
+    return make, oracle
+
+
+def _check_levels_differ(levels: Sequence[Level]) -> None:
+    """Refuse two oracles of one level of theory: nothing could be learnt from one about the other.
+
+    Raises:
+        InputError: So.
+    """
+    for i, level in enumerate(levels[1:], start=1):
+        if level.key in (other.key for other in levels[:i]):
+            raise InputError(
+                f"probes.{i - 1} answers at the level of theory {level.key}, like the oracle or a probe before it; "
+                "leave it out, or give it another potential, table or setting"
+            )
 
 
 def _checked_potential(entry: PotentialEntry, device: str) -> Potential:
@@ -265,3 +302,12 @@ def _meta(
     }
     texts = {name: json.dumps(value, sort_keys=True) for name, value in parts.items()}
     return {"name": spec.name, "seed": str(spec.seed), **texts}
+
+
+def _probes_meta(spec: CampaignSpec, probes: Sequence[Oracle]) -> dict[str, str]:
+    """What the ledger keeps of cheaper oracles; nothing where there are none."""
+    entries = [
+        {"name": entry.use, "q": entry.q, "level_key": one.level.key, "level": one.level.model_dump(mode="json")}
+        for entry, one in zip(spec.probes, probes, strict=True)
+    ]
+    return {"probes": json.dumps(entries, sort_keys=True)} if entries else {}

@@ -131,46 +131,82 @@ def _most_like(decision: Decision) -> dict[str, list[Any]]:
     return {"most_like": ids, "similarity": similarity}
 
 
-def verification_tables(
-    round_: int, verification: Verification, level: Level, objectives: Sequence[str], *, before_decision: bool = False
+def probe_tables(round_: int, decision: Decision, fidelity: int) -> Tables:
+    """Rows of `probes` for what a cheaper oracle is asked about in a round."""
+    chosen, selection = decision.chosen.tolist(), decision.selection
+    return {
+        "probes": rows(
+            "probes",
+            round=round_,
+            fidelity=fidelity,
+            candidate_id=[decision.ids[i] for i in chosen],
+            rank=list(range(1, len(chosen) + 1)),
+            score=selection.score,
+            gain=selection.gain,
+            uncertainty=selection.uncertainty,
+            why=list(selection.why),
+        )
+    }
+
+
+def probe_answer_tables(
+    round_: int, answer: Verification, level: Level, objectives: Sequence[str], fidelity: int
 ) -> Tables:
-    """Rows of `verifications`, `verified_structures` and `levels` for an oracle's answer.
+    """Rows of `probe_answers`, `verified_structures` and `levels` for a cheaper oracle's answer."""
+    said = _answer(round_, answer, level, objectives)
+    return {"probe_answers": rows("probe_answers", fidelity=fidelity, **said), **_at_level(round_, answer, level)}
+
+
+def verification_tables(
+    round_: int, answer: Verification, level: Level, objectives: Sequence[str], *, before_decision: bool = False
+) -> Tables:
+    """Rows of `verifications`, `verified_structures` and `levels` for the oracle's answer.
 
     Args:
         round_: The round in which it came.
-        verification: The answer.
+        answer: The answer.
         level: Its level of theory.
         objectives: Names of the objectives.
         before_decision: It is of an earlier round's crystal, and came before this round's decision.
     """
-    verified, errors = verification.verified, verification.errors
-    ids, m = verified.crystals.ids, len(objectives)
+    said = _answer(round_, answer, level, objectives)
+    table = rows("verifications", before_decision=before_decision or None, **said)
+    return {"verifications": table, **_at_level(round_, answer, level)}
+
+
+def _answer(round_: int, answer: Verification, level: Level, objectives: Sequence[str]) -> dict[str, Any]:
+    """The columns that `verifications` and `probe_answers` share: a row an objective, or one that says what failed."""
+    verified, errors, m = answer.verified, answer.errors, len(objectives)
+    ids, cost = verified.crystals.ids, verified.cost_seconds
     good = [i for i in range(len(ids)) if i not in errors]
     bad = [i for i in range(len(ids)) if i in errors]
-    cost = verified.cost_seconds
-    tables = {
-        "levels": rows("levels", level_key=[level.key], level=level.model_dump_json()),
-        "verifications": rows(
-            "verifications",
-            candidate_id=[ids[i] for i in good for _ in objectives] + [ids[i] for i in bad],
-            level_key=level.key,
-            property=list(objectives) * len(good) + [""] * len(bad),
-            round=round_,
-            status=["verified"] * (len(good) * m) + ["failed"] * len(bad),
-            value=np.concatenate([verification.values[good].reshape(-1), np.full(len(bad), np.nan)]),
-            error=[None] * (len(good) * m) + [errors[i] for i in bad],
-            cost_seconds=np.concatenate([np.repeat(cost[good], m), cost[bad]]),
-            before_decision=before_decision or None,
-        ),
+    nothing = np.full(len(bad), np.nan)
+    return {
+        "candidate_id": [ids[i] for i in good for _ in objectives] + [ids[i] for i in bad],
+        "level_key": level.key,
+        "property": list(objectives) * len(good) + [""] * len(bad),
+        "round": round_,
+        "status": ["verified"] * (len(good) * m) + ["failed"] * len(bad),
+        "value": np.concatenate([answer.values[good].reshape(-1), nothing]),
+        "noise": np.concatenate([answer.noise[good].reshape(-1), nothing]),
+        "error": [None] * (len(good) * m) + [errors[i] for i in bad],
+        "cost_seconds": np.concatenate([np.repeat(cost[good], m), cost[bad]]),
     }
-    if verified.relaxed is not None and good:
+
+
+def _at_level(round_: int, answer: Verification, level: Level) -> Tables:
+    """Rows of `levels` and, where the oracle relaxed, `verified_structures`."""
+    tables = {"levels": rows("levels", level_key=[level.key], level=level.model_dump_json())}
+    relaxed, ids = answer.verified.relaxed, answer.verified.crystals.ids
+    good = [i for i in range(len(ids)) if i not in answer.errors]
+    if relaxed is not None and good:
         tables["verified_structures"] = rows(
             "verified_structures",
             candidate_id=[ids[i] for i in good],
             level_key=level.key,
             round=round_,
-            energy=verified.relaxed.energies[0][good],
-            **structure_columns(verified.relaxed.crystals[good]),
+            energy=relaxed.energies[0][good],
+            **structure_columns(relaxed.crystals[good]),
         )
     return tables
 

@@ -109,6 +109,18 @@ class OracleEntry(Settings):
     options: dict[str, Any] = {}
 
 
+class ProbeEntry(OracleEntry):
+    """A cheaper oracle, which is asked before the campaign's own, about more crystals.
+
+    What it says of a crystal teaches the surrogate what the oracle will say, as far as the two prove to agree.
+
+    Attributes:
+        q: How many crystals it is asked about in a round.
+    """
+
+    q: int = Field(default=16, ge=1)
+
+
 class CloseRule(Settings):
     """When a round closes although some of its selected crystals have no answer yet; what comes first counts.
 
@@ -205,6 +217,7 @@ class CampaignSpec(Settings):
         learn: What generators learn from the rounds.
         objectives: What is wanted: aliases, tables with `use`, or objects (in Python).
         potentials: The ensemble; the first member relaxes.
+        probes: Cheaper oracles, the one most like the campaign's own first; the last is asked first.
         verification: When a round closes, while the oracle is still at work.
     """
 
@@ -225,6 +238,7 @@ class CampaignSpec(Settings):
     triage: TriageSettings = TriageSettings()
     decision: DecisionSettings = DecisionSettings()
     oracle: OracleEntry = OracleEntry()
+    probes: tuple[ProbeEntry, ...] = ()
     verification: VerificationSettings = VerificationSettings()
     hits: tuple[HitRule, ...] = ()
     device: str = "auto"

@@ -231,12 +231,19 @@ class Verification:
     Attributes:
         verified: The answer, for n crystals.
         values: The m objectives' values, shape `n x m`; NaN where there is none.
+        noise: The oracle's own standard deviations of them, shape `n x m`; NaN where it does not say.
         errors: Why a crystal has no values, by index.
     """
 
     verified: Verified
     values: FloatArray
+    noise: FloatArray
     errors: Mapping[int, str]
+
+    def words(self, objectives: Sequence[str]) -> str:
+        """What was said of the first crystal."""
+        values = (f"{name} {value:.4g}" for name, value in zip(objectives, self.values[0], strict=True))
+        return f"{self.verified.crystals.formulas[0]}: {self.errors.get(0) or ', '.join(values)}"
 
 
 class Verify:
@@ -264,7 +271,13 @@ class Verify:
         errors.update({int(good[i]): fault for i, fault in faults.items()})
         for i in np.flatnonzero(~np.isfinite(values).all(1)).tolist():
             errors.setdefault(i, "the oracle gave no finite value for every objective")
-        return Verification(verified, values, errors)
+        return Verification(verified, values, self._noise(verified), errors)
+
+    def _noise(self, verified: Verified) -> FloatArray:
+        """The oracle's standard deviations of every objective, shape `n x m`; NaN for what cannot be one."""
+        nothing = np.full(len(verified.crystals), np.nan)
+        noise = np.stack([verified.noise.get(o.name, nothing) for o in self._objectives], axis=1)
+        return np.where(np.isfinite(noise) & (noise >= 0), noise, np.nan)
 
 
 def estimate_all(objectives: Sequence[Objective], relaxed: Relaxed) -> tuple[dict[str, Estimate], dict[int, str]]:

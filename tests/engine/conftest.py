@@ -1,10 +1,12 @@
-"""A tiny campaign that takes a second."""
+"""A tiny campaign that takes a second, and ledgers as older versions wrote them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from paragenesis.engine.spec import CampaignSpec
@@ -34,3 +36,26 @@ def tiny() -> Callable[..., CampaignSpec]:
         return CampaignSpec.parse(values | changes)
 
     return make
+
+
+# what each migration added, by version
+_ADDED = {
+    2: ("DROP TABLE chunks", "DROP TABLE yields", "DROP TABLE learning"),
+    3: ("ALTER TABLE verifications DROP COLUMN before_decision",),
+    4: ("ALTER TABLE selections DROP COLUMN most_like", "ALTER TABLE selections DROP COLUMN similarity"),
+    5: ("ALTER TABLE verifications DROP COLUMN noise", "DROP TABLE probes", "DROP TABLE probe_answers"),
+}
+
+
+@pytest.fixture
+def aged() -> Callable[[Path, int], None]:
+    """Takes from a ledger's tables all that came after a version."""
+
+    def age(directory: Path, version: int) -> None:
+        with duckdb.connect(str(directory / "ledger.duckdb")) as connection:
+            for added in range(max(_ADDED), version, -1):
+                for statement in _ADDED[added]:
+                    connection.execute(statement)
+            connection.execute("DELETE FROM migrations WHERE version > ?", [version])
+
+    return age

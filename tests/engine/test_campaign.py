@@ -187,19 +187,13 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "c").exists()
 
 
-def age(directory: Path) -> None:
-    """Make a ledger what the first version would have written."""
+def forget(directory: Path) -> None:
+    """Take from a ledger's rows what the first version would not have written."""
     with duckdb.connect(str(directory / "ledger.duckdb")) as connection:
-        for table in ("chunks", "yields", "learning"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("DELETE FROM migrations WHERE version > 1")
-        connection.execute("ALTER TABLE verifications DROP COLUMN before_decision")
-        for column in ("most_like", "similarity"):
-            connection.execute(f"ALTER TABLE selections DROP COLUMN {column}")
         connection.execute("DELETE FROM commits WHERE kind IN ('plan', 'learning', 'yield')")
         [(text,)] = connection.execute("SELECT value FROM meta WHERE key = 'spec'").fetchall()
         spec = json.loads(text)
-        for name in ("budget", "aims", "learn", "verification"):
+        for name in ("budget", "aims", "learn", "verification", "probes"):
             del spec[name]
         condition = {k: v for k, v in spec["condition"].items() if k in FIRST_CONDITION}
         connection.execute(
@@ -222,14 +216,15 @@ FIRST_CONDITION = (
 
 @pytest.mark.parametrize("after", [3, 7])
 def test_a_campaign_of_the_first_version_goes_on(
-    tiny: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    tiny: MakeSpec, aged: Callable[[Path, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     run(tiny(), tmp_path / "whole", executor="inline")
     with monkeypatch.context() as first:
         first.setattr("paragenesis.engine.records._most_like", lambda _: {})  # which the first version did not write
         with pytest.raises(KeyboardInterrupt):
             run(tiny(), tmp_path / "old", executor=Interrupted(after))
-    age(tmp_path / "old")
+    forget(tmp_path / "old")
+    aged(tmp_path / "old", 1)
     run(tiny(), tmp_path / "old", executor="inline")
     assert verify_ledger(tmp_path / "old") == []
     sql = "SELECT candidate_id, verdict, frac FROM candidates ORDER BY candidate_id"

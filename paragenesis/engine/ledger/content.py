@@ -17,12 +17,21 @@ import pyarrow as pa
 
 from paragenesis.engine.ledger.schema import tables, to_numpy
 
-OF_CANDIDATES = ("candidates", "predictions", "triage", "selections", "verifications", "verified_structures")
+OF_CANDIDATES = (
+    "candidates",
+    "predictions",
+    "triage",
+    "probes",
+    "probe_answers",
+    "selections",
+    "verifications",
+    "verified_structures",
+)
 OF_GENERATORS = ("chunks", "yields", "learning")  # their rows belong to a round and a generator, not to a candidate
 SCIENCE = (*OF_CANDIDATES, *OF_GENERATORS)
 _VOLATILE = frozenset({"cost_seconds", "note", "error"})  # may differ between two runs of the same science
 _YOUNG = frozenset(
-    {"before_decision", "most_like", "similarity"}
+    {"before_decision", "most_like", "similarity", "noise"}
 )  # added by a migration: empty, it adds nothing to the sums of older rows
 _BITS = 128
 

@@ -29,7 +29,7 @@ from paragenesis.engine.ledger.schema import conform, migrate, newest_version, n
 from paragenesis.engine.ledger.status import counts, write_status
 from paragenesis.errors import LedgerError
 
-KINDS = ("plan", "learning", "chunk", "triage", "selection", "verification", "yield")
+KINDS = ("plan", "learning", "chunk", "triage", "probe", "selection", "verification", "yield")
 _COUNTED = ("generated", "kept", "rejected", "failed", "selected", "verified")
 _SUMMARY = (*_COUNTED, "hits", "hypervolume", "ref_point", "calibration")
 

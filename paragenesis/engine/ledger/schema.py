@@ -77,6 +77,19 @@ _LATE_ANSWERS = "ALTER TABLE verifications ADD COLUMN before_decision BOOLEAN"
 # the verified, pending or chosen crystal that a selected one is most like
 _DIVERSITY = "ALTER TABLE selections ADD COLUMN most_like TEXT; ALTER TABLE selections ADD COLUMN similarity DOUBLE"
 
+# the oracle's own standard deviation of a value; what cheaper oracles are asked about (level 1 is the one most like
+# the campaign's own), and what they say
+_NOISE_AND_PROBES = """
+ALTER TABLE verifications ADD COLUMN noise DOUBLE;
+CREATE TABLE probes (
+    round INT NOT NULL, fidelity INT, candidate_id TEXT, rank INT NOT NULL, score DOUBLE, gain DOUBLE,
+    uncertainty DOUBLE, why TEXT, PRIMARY KEY (fidelity, candidate_id));
+CREATE TABLE probe_answers (
+    candidate_id TEXT, level_key TEXT, property TEXT, round INT NOT NULL, fidelity INT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('verified', 'failed')), value DOUBLE, noise DOUBLE, error TEXT,
+    cost_seconds DOUBLE, PRIMARY KEY (candidate_id, level_key, property));
+"""
+
 
 def first_tables(connection: Any) -> None:
     """The tables of the first release."""
@@ -98,8 +111,19 @@ def diversity(connection: Any) -> None:
     connection.execute(_DIVERSITY)
 
 
+def noise_and_probes(connection: Any) -> None:
+    """How uncertain the oracle is of its own values, and what cheaper oracles say."""
+    connection.execute(_NOISE_AND_PROBES)
+
+
 # version = position + 1; never edit, only append
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (first_tables, plans_yields_learning, late_answers, diversity)
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (
+    first_tables,
+    plans_yields_learning,
+    late_answers,
+    diversity,
+    noise_and_probes,
+)
 
 
 def migrate(connection: Any) -> None:

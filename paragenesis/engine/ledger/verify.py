@@ -11,11 +11,12 @@ from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.ledger.export import manifest_problems, manifest_rows
 from paragenesis.engine.ledger.query import LedgerReader
 
-_REFERRING = ("predictions", "triage", "selections", "verifications", "verified_structures")
+_REFERRING = ("predictions", "triage", "probes", "probe_answers", "selections", "verifications", "verified_structures")
 _NUMBERS = {
     "predictions": ("mean", "std"),
     "selections": ("score", "gain", "uncertainty"),
-    "verifications": ("value", "cost_seconds"),
+    "verifications": ("value", "noise", "cost_seconds"),
+    "probe_answers": ("value", "noise", "cost_seconds"),
     "verified_structures": ("energy",),
 }
 
@@ -72,6 +73,16 @@ _RULES: list[tuple[str, str]] = [
     (
         "verified at a level of theory that the ledger does not describe",
         "FROM verifications WHERE status = 'verified' AND level_key NOT IN (SELECT level_key FROM levels)",
+    ),
+    ("probed, but was not kept", "FROM probes JOIN candidates USING (candidate_id) WHERE verdict <> 'kept'"),
+    (
+        "answered by a cheaper oracle that was not asked about it",
+        "FROM probe_answers ANTI JOIN probes USING (candidate_id, fidelity, round)",
+    ),
+    (
+        "answered by a cheaper oracle without a value, or failed there without an error",
+        "FROM probe_answers WHERE (status = 'verified' AND value IS NULL) "
+        "OR (status = 'failed' AND coalesce(error, '') = '')",
     ),
     (
         "of a chunk that holds more crystals than it was asked for",

@@ -23,6 +23,8 @@ class Verified:
             failed do not count. None if it only looks values up.
         values: What the oracle says of objectives directly, by the objective's name, each of shape `n`; NaN where it
             says nothing. They go before what an objective would estimate from `relaxed`.
+        noise: The oracle's own standard deviation of objectives, by the objective's name and in its unit, each of shape
+            `n`: how far another verification of the same crystal might lie. Learnt for those it does not name.
         errors: Why a crystal could not be verified, by its index.
         cost_seconds: What each crystal's verification took, shape `n`.
     """
@@ -30,6 +32,7 @@ class Verified:
     crystals: Crystals
     relaxed: Relaxed | None = None
     values: Mapping[str, FloatArray] = field(default_factory=dict)
+    noise: Mapping[str, FloatArray] = field(default_factory=dict)
     errors: Mapping[int, str] = field(default_factory=dict)
     cost_seconds: FloatArray
 
@@ -38,7 +41,8 @@ class Verified:
         n = len(self.crystals)
         if self.relaxed is not None and self.relaxed.crystals.ids != self.crystals.ids:
             raise InputError("Verified.relaxed holds other crystals than those that were verified, or another order")
-        for name, values in {**self.values, "cost_seconds": self.cost_seconds}.items():
+        named = [*self.values.items(), *((f"noise of {k}", v) for k, v in self.noise.items())]
+        for name, values in [*named, ("cost_seconds", self.cost_seconds)]:
             if values.shape != (n,):
                 raise InputError(f"Verified: '{name}' has shape {values.shape}, but {n} crystals were verified")
         outside = [i for i in self.errors if not 0 <= i < n]
@@ -161,6 +165,9 @@ def _answer_faults(verified: Verified, given: Crystals) -> Iterator[str]:
     cost = verified.cost_seconds
     if not (np.isfinite(cost) & (cost >= 0)).all():
         yield "cost_seconds is negative or no number for some crystals: give seconds, 0 if it costs nothing"
+    for name, noise in verified.noise.items():
+        if not (np.isnan(noise) | (np.isfinite(noise) & (noise >= 0))).all():
+            yield f"the noise of '{name}' is negative or infinite for some crystals: give standard deviations"
     silent = [i for i, message in verified.errors.items() if not message]
     if silent:
         yield f"the error of crystal {silent[0]} is empty: say why it could not be verified"
@@ -200,9 +207,12 @@ def _change_faults(
 
 def _same_numbers(one: Verified, other: Verified) -> bool:
     """Whether two answers agree to 1e-6, relative or in their own units."""
-    if one.values.keys() != other.values.keys() or (one.relaxed is None) != (other.relaxed is None):
+    if one.values.keys() != other.values.keys() or one.noise.keys() != other.noise.keys():
+        return False
+    if (one.relaxed is None) != (other.relaxed is None):
         return False
     pairs = [(one.values[name], other.values[name]) for name in one.values]
+    pairs += [(one.noise[name], other.noise[name]) for name in one.noise]
     if one.relaxed is not None and other.relaxed is not None:
         pairs.append((one.relaxed.energies, other.relaxed.energies))
     return all(np.allclose(a, b, rtol=1e-6, atol=1e-6, equal_nan=True) for a, b in pairs)

@@ -31,6 +31,7 @@ class TableOracleSettings(Settings):
         key_column: The column with ids or formulas; "id" or "formula" by default.
         space_group_column: With `match = "formula"`, a column that tells polymorphs apart.
         columns: The table's column for each objective's name; by default every numeric column under its own name.
+        noise_columns: Columns with the standard deviations of the values, by the objective's name.
         symprec: Tolerance of the space-group search, angstrom.
     """
 
@@ -40,6 +41,7 @@ class TableOracleSettings(Settings):
     key_column: str = ""
     space_group_column: str = ""
     columns: dict[str, str] = Field(default={})
+    noise_columns: dict[str, str] = Field(default={})
     symprec: float = Field(default=0.1, gt=0.0)
 
 
@@ -73,8 +75,9 @@ class TableOracle:
                 )
             keys = list(zip(names, groups.to_pylist(), strict=True))
         self._rows = _index(keys, settings.path)
-        used = {key_column, settings.space_group_column}
+        used = {key_column, settings.space_group_column, *settings.noise_columns.values()}
         self._values = _values(table, settings, used)
+        self._noise = {name: _numbers(table, column, settings.path) for name, column in settings.noise_columns.items()}
         digest = hashlib.sha256(settings.path.read_bytes()).hexdigest()
         self._level = Level(engine="table", version=digest[:12], functional=settings.functional)
 
@@ -88,13 +91,14 @@ class TableOracle:
         keys = self._keys(crystals)
         rows = np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)
         found = rows >= 0
-        values = {}
-        for name, column in self._values.items():
-            values[name] = np.full(len(crystals), np.nan)
-            values[name][found] = column[rows[found]]
+
+        def looked_up(columns: dict[str, FloatArray]) -> dict[str, FloatArray]:
+            return {name: np.where(found, column[rows], np.nan) for name, column in columns.items()}
+
         return Verified(
             crystals=crystals,
-            values=values,
+            values=looked_up(self._values),
+            noise=looked_up(self._noise),
             errors={
                 i: f"{_words(keys[i])} is not in {self._settings.path.name}" for i in np.flatnonzero(~found).tolist()
             },
@@ -145,13 +149,15 @@ def _values(table: pa.Table, settings: TableOracleSettings, used: set[str]) -> d
     columns = settings.columns or {name: name for name in numeric if name not in used}
     if not columns:
         raise InputError(f"'{settings.path}' has no numeric column to look up; its columns: {table.column_names}")
-    values = {}
-    for objective, name in columns.items():
-        column = _column(table, name, settings.path)
-        if name not in numeric:
-            raise InputError(f"column '{name}' of '{settings.path}' holds {column.type}, but numbers are expected")
-        values[objective] = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-    return values
+    return {objective: _numbers(table, name, settings.path) for objective, name in columns.items()}
+
+
+def _numbers(table: pa.Table, name: str, path: Path) -> FloatArray:
+    """A numeric column; a missing value is NaN."""
+    column = _column(table, name, path)
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise InputError(f"column '{name}' of '{path}' holds {column.type}, but numbers are expected")
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
 def _index(keys: Sequence[_Key], path: Path) -> dict[_Key, int]:

@@ -47,8 +47,8 @@ class ResidualSurrogate:
         Args:
             X: Their descriptors, shape `k x d`; `k` may be 0.
             residuals: Oracle minus ensemble mean, shape `k x m`; NaN where either is missing, left out per objective.
-            noise_std: The oracle's own standard deviation, a number or shape `k x m`; learnt if not given. Lower
-                levels may be noisier than that: what is more is learnt.
+            noise_std: The oracle's own standard deviation, a number or shape `k x m`; learnt if not given, and for an
+                objective whose column is all NaN. Lower levels may be noisier than that: what is more is learnt.
             prior_std: The ensemble's standard deviations of the same crystals, shape `k x m`, for the calibration.
             pool: Descriptors of the candidates, shape `N x d`. They fix how descriptors are scaled and reduced: a few
                 verified crystals cannot tell along which directions the candidates differ.
@@ -77,7 +77,7 @@ class ResidualSurrogate:
         self._processes, calibration = [], []
         for j in range(residuals.shape[1]):
             use = np.isfinite(residuals[:, j])
-            known = None if noise is None else noise[use, j]
+            known = None if noise is None or np.isnan(noise[use, j]).all() else noise[use, j]
             process = learn(Z[use], residuals[use, j], known, levels[use], self.settings) if use.any() else None
             self._processes.append(process)
             calibration.append(self._calibrate(process, spread[use & (levels == 0), j]))
@@ -166,10 +166,11 @@ class ResidualSurrogate:
 
 
 def _noise(noise_std: FloatArray | float | None, residuals: FloatArray) -> FloatArray | None:
-    """The oracle's standard deviations, shape `k x m`.
+    """The oracle's standard deviations, shape `k x m`; a column of NaN where they are not known.
 
     Raises:
-        InputError: They do not fit the residuals, or one that belongs to a residual is missing or negative.
+        InputError: They do not fit the residuals, or one that belongs to a residual is negative, or missing while
+            others of its objective are not.
     """
     if noise_std is None:
         return None
@@ -177,7 +178,9 @@ def _noise(noise_std: FloatArray | float | None, residuals: FloatArray) -> Float
     if noise.ndim and noise.shape != residuals.shape:
         raise InputError(f"noise_std needs one number or the shape {residuals.shape}, but the shape {noise.shape} came")
     noise = np.broadcast_to(noise, residuals.shape)
-    wrong = np.isfinite(residuals) & ~(np.isfinite(noise) & (noise >= 0))
+    wanted = np.isfinite(residuals)
+    silent = (np.isnan(noise) | ~wanted).all(0)
+    wrong = wanted & ~silent & ~(np.isfinite(noise) & (noise >= 0))
     if wrong.any():
         raise InputError(f"noise_std must be finite and not negative, but {noise[wrong][0]} is among them")
     return noise

@@ -66,6 +66,17 @@ def test_by_id_with_named_columns(tmp_path: Path) -> None:
     assert verified.errors == {1: "b is not in table.csv"}
 
 
+def test_the_noise_of_values_is_no_value(tmp_path: Path) -> None:
+    text = "formula,density,error\nNaCl,2.0,0.1\nMgO,3.6,\n"
+    table = oracle(tmp_path, text, noise_columns={"density": "error"})
+    verified = table.verify(THREE)
+    assert list(verified.values) == ["density"]
+    np.testing.assert_array_equal(verified.noise["density"], [0.1, 0.1, np.nan])
+    assert check_oracle(table, THREE) == []
+    with pytest.raises(InputError, match="column 'formula' of .* numbers are expected"):
+        oracle(tmp_path, text, noise_columns={"density": "formula"})
+
+
 def test_ids_that_look_like_numbers(tmp_path: Path) -> None:
     table = oracle(tmp_path, "id,density\n7,2.0\n8,3.0\n", match="id")
     verified = table.verify(THREE.with_ids(["8", "7", "9"]))
