@@ -21,6 +21,7 @@ from paragenesis.engine.report import figures_models, figures_progress, panels, 
 from paragenesis.engine.report.data import Campaign, read_campaign
 from paragenesis.engine.report.generators import read_gave, read_taught
 from paragenesis.engine.report.panels import Panel
+from paragenesis.engine.report.probes import read_asked
 from paragenesis.engine.report.selected import Geometry, Selected, comparisons, read_geometries, read_selected
 from paragenesis.engine.report.source import Readable, opened, parsed
 from paragenesis.errors import InputError
@@ -96,6 +97,7 @@ def render(source: Readable) -> str:
         viewer=_viewer(shown, geometries),
         gave=read_gave(source),
         taught=read_taught(source),
+        asked=read_asked(source, campaign),
         triage_words=_TRIAGE_WORDS,
         facts=wording.facts(source, campaign),
         members=[wording.source_of_energies(m) for m in campaign.members],

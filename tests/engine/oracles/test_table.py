@@ -73,7 +73,7 @@ def test_the_noise_of_values_is_no_value(tmp_path: Path) -> None:
     assert list(verified.values) == ["density"]
     np.testing.assert_array_equal(verified.noise["density"], [0.1, 0.1, np.nan])
     assert check_oracle(table, THREE) == []
-    with pytest.raises(InputError, match="column 'formula' of .* numbers are expected"):
+    with pytest.raises(InputError, match=r"column 'formula' of .* numbers are expected"):
         oracle(tmp_path, text, noise_columns={"density": "formula"})
 
 
