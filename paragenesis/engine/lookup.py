@@ -64,9 +64,16 @@ def verified_in(ledger: LedgerReader, kit: Kit, rounds: str) -> Labelled:
     return Labelled(ledger.crystals(which), values, noise, mean, std)
 
 
-def verified_values(ledger: LedgerReader, kit: Kit, which: str) -> FloatArray:
-    """The oracle's values of every objective, for candidates that match a condition, shape `N x m`; NaN where none."""
-    return _answers(ledger, kit, which, "verifications", kit.level.key)[0]
+def verified_values(ledger: LedgerReader, kit: Kit, which: str, answers: str = "true") -> FloatArray:
+    """The oracle's values of every objective, for candidates that match a condition, shape `N x m`; NaN where none.
+
+    Args:
+        ledger: The campaign's ledger.
+        kit: Its parts.
+        which: A condition on `candidates`.
+        answers: A condition on `verifications`: which answers count.
+    """
+    return _answers(ledger, kit, which, f"(SELECT * FROM verifications WHERE {answers})", kit.level.key)[0]
 
 
 def probed_before(ledger: LedgerReader, kit: Kit, number: int, fidelity: int = 0) -> Probed:

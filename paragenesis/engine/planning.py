@@ -133,9 +133,11 @@ def lesson(ledger: LedgerReader, kit: Kit, number: int, generator: str) -> Lesso
     Good are the hits, and the kept crystals from `triage.min_hull_distance` (what lies deeper is extrapolation) to
     `learn.max_hull_distance` above the hull. Where the oracle has spoken, its values and its geometry count.
     """
-    before = f"{KEPT} AND round < {int(number)}"
-    crystals, labels = _verified_geometry(ledger, kit, before), _labels(ledger, kit, before)
-    distance, values = labels["energy_above_hull"], verified_values(ledger, kit, before)
+    then = f"round < {int(number)}"  # what came later must not change a lesson that is given once more
+    before = f"{KEPT} AND {then}"
+    values = verified_values(ledger, kit, before, then)
+    crystals, labels = _verified_geometry(ledger, kit, before, then), _labels(ledger, kit, before, values)
+    distance = labels["energy_above_hull"]
     low, high = kit.spec.triage.min_hull_distance, kit.spec.learn.max_hull_distance
     good = ((distance >= low) & (distance <= high)) | np.array([is_hit(kit, row) for row in values], dtype=np.bool_)
     return Lesson(
@@ -179,12 +181,13 @@ def weights_in_use(ledger: LedgerReader, number: int, learn_again: Callable[[int
     return use
 
 
-def _verified_geometry(ledger: LedgerReader, kit: Kit, which: str) -> Crystals:
-    """Candidates that match a condition, sorted by id, as the oracle relaxed them where it did."""
+def _verified_geometry(ledger: LedgerReader, kit: Kit, which: str, then: str) -> Crystals:
+    """Candidates that match a condition, sorted by id, as the oracle relaxed them where it did by then."""
     crystals = ledger.crystals(which)
     table = ledger.query(
         "SELECT candidate_id AS id, numbers, frac, lattice FROM verified_structures "
-        f"WHERE level_key = ? AND candidate_id IN (SELECT candidate_id FROM candidates WHERE {which}) ORDER BY id",
+        f"WHERE level_key = ? AND {then} "
+        f"AND candidate_id IN (SELECT candidate_id FROM candidates WHERE {which}) ORDER BY id",
         (kit.level.key,),
     )
     both = Crystals.concatenate([crystals, Crystals.from_arrow(table)])
@@ -192,13 +195,13 @@ def _verified_geometry(ledger: LedgerReader, kit: Kit, which: str) -> Crystals:
     return replace(both[[last[candidate] for candidate in crystals.ids]], origins=crystals.origins)
 
 
-def _labels(ledger: LedgerReader, kit: Kit, which: str) -> dict[str, FloatArray]:
+def _labels(ledger: LedgerReader, kit: Kit, which: str, verified: FloatArray) -> dict[str, FloatArray]:
     """What is known of candidates by property: verified, else expected by the ensemble; NaN where nothing is."""
     labels = {
         name: member_estimate(np.stack([prediction(ledger, which, member, column)[0] for member in kit.members])).mean
         for column, name in _ALWAYS_KNOWN.items()
     }
-    expected, verified = predicted(ledger, kit, which, "ensemble")[0], verified_values(ledger, kit, which)
+    expected = predicted(ledger, kit, which, "ensemble")[0]
     known = np.where(np.isfinite(verified), verified, expected)
     for index, objective in enumerate(kit.objectives):
         name = kit.spec.aims.property_of(objective.name)

@@ -390,6 +390,25 @@ def test_a_lesson_holds_good_crystals_and_what_the_oracle_said_of_them(school: M
     assert sorted(high) == sorted(d for d in distances if d >= middle), "what lies too deep is extrapolation"
 
 
+def test_a_lesson_given_once_more_holds_nothing_that_came_later(school: MakeSpec, tmp_path: Path) -> None:
+    """Weights whose file is lost are learnt again in later rounds, when more crystals of the first are verified."""
+    generators = [{"use": "paragenesis.testing:LearningRandomGenerator", "n": 24, "chunk": 24}]
+    spec = school(rounds=1, generators=generators, decision={"q": 4, "strategy": "random"})
+    run(spec, tmp_path, executor="inline")
+    kit = prepare(spec)
+
+    def given() -> tuple[Any, ...]:
+        with LedgerReader.open(tmp_path) as ledger:
+            now = lesson(ledger, kit, 2, NAME)
+        return now.crystals.ids, now.crystals.lattices.tolist(), {k: v.tolist() for k, v in now.labels.items()}
+
+    before = given()
+    run(spec.model_copy(update={"rounds": 3}), tmp_path, executor="inline")
+    late = "SELECT 1 FROM verifications v JOIN candidates c USING (candidate_id) WHERE c.round = 1 AND v.round > 1"
+    assert query(tmp_path, late), "a crystal of the first round was verified later"
+    assert given() == before
+
+
 def test_a_hit_is_good_whatever_its_distance(school: MakeSpec, tmp_path: Path) -> None:
     spec = school(rounds=1, learn={**LEARN, "max_hull_distance": -1000.0}, hits=[{"objective": "density"}])
     run(spec, tmp_path, executor="inline")

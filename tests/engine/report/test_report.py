@@ -257,8 +257,10 @@ def test_intervals_that_are_too_narrow_show_below_the_diagonal() -> None:
 def test_values_of_another_level_of_theory_are_left_out_and_said(build: Build) -> None:
     directory = build()
     with duckdb.connect(str(directory / "ledger.duckdb")) as connection:
-        connection.execute("INSERT INTO verifications BY NAME SELECT candidate_id, 'other/pbe/1' AS level_key, property, "
-                           "round + 1 AS round, status, 1000 AS value, error FROM verifications WHERE status = 'verified'")  # fmt: skip
+        connection.execute(
+            "INSERT INTO verifications BY NAME SELECT candidate_id, 'other/pbe/1' AS level_key, property, "
+            "round + 1 AS round, status, 1000 AS value, error FROM verifications WHERE status = 'verified'"
+        )
     with LedgerReader.open(directory) as ledger:
         campaign = read_campaign(ledger)
         assert np.nanmax(campaign.candidates.verified) < 1000
