@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from paragenesis.engine.executor import InlineExecutor
 from paragenesis.engine.spec import CampaignSpec
 
 
@@ -59,3 +60,24 @@ def aged() -> Callable[[Path, int], None]:
             connection.execute("DELETE FROM migrations WHERE version > ?", [version])
 
     return age
+
+
+class Interrupted(InlineExecutor):
+    """Stops after some outcomes, as a killed process would."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def stream(self, stages: Any, items: Any, context: Any) -> Any:
+        for outcome in super().stream(stages, items, context):
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            yield outcome
+
+
+@pytest.fixture
+def interrupted() -> Callable[[int], InlineExecutor]:
+    """Makes an executor that stops after so many outcomes."""
+    return Interrupted

@@ -19,6 +19,7 @@ from paragenesis.launch import run
 from paragenesis.objectives import Estimate, Minimize, objective
 
 MakeSpec = Callable[..., CampaignSpec]
+Interrupted = Callable[[int], InlineExecutor]
 
 
 def query(directory: Path, sql: str) -> list[dict[str, Any]]:
@@ -80,26 +81,13 @@ def test_another_seed_gives_another_campaign_the_same_seed_the_same(tiny: MakeSp
     assert digest(tmp_path / "a") != digest(tmp_path / "c")
 
 
-class Interrupted(InlineExecutor):
-    """Stops after some outcomes, as a killed process would."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.left = after
-
-    def stream(self, stages: Any, items: Any, context: Any) -> Any:
-        for outcome in super().stream(stages, items, context):
-            if self.left == 0:
-                raise KeyboardInterrupt
-            self.left -= 1
-            yield outcome
-
-
 @pytest.mark.parametrize("after", [0, 2, 4, 7])
-def test_an_interrupted_campaign_resumes_to_the_same_ledger(tiny: MakeSpec, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_campaign_resumes_to_the_same_ledger(
+    tiny: MakeSpec, interrupted: Interrupted, tmp_path: Path, after: int
+) -> None:
     run(tiny(), tmp_path / "whole", executor="inline")
     with pytest.raises(KeyboardInterrupt):
-        run(tiny(), tmp_path / "broken", executor=Interrupted(after))
+        run(tiny(), tmp_path / "broken", executor=interrupted(after))
     run(tiny(), tmp_path / "broken", executor="inline")
     assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
 
@@ -216,13 +204,18 @@ FIRST_CONDITION = (
 
 @pytest.mark.parametrize("after", [3, 7])
 def test_a_campaign_of_the_first_version_goes_on(
-    tiny: MakeSpec, aged: Callable[[Path, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    tiny: MakeSpec,
+    aged: Callable[[Path, int], None],
+    interrupted: Interrupted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
 ) -> None:
     run(tiny(), tmp_path / "whole", executor="inline")
     with monkeypatch.context() as first:
         first.setattr("paragenesis.engine.records._most_like", lambda _: {})  # which the first version did not write
         with pytest.raises(KeyboardInterrupt):
-            run(tiny(), tmp_path / "old", executor=Interrupted(after))
+            run(tiny(), tmp_path / "old", executor=interrupted(after))
     forget(tmp_path / "old")
     aged(tmp_path / "old", 1)
     run(tiny(), tmp_path / "old", executor="inline")

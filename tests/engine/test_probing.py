@@ -109,26 +109,13 @@ def test_a_cheaper_oracle_tells_what_the_dear_one_will_say(probing: MakeSpec, tm
     assert probed < 0.3 * alone
 
 
-class Interrupted(InlineExecutor):
-    """Stops after some outcomes, as a killed process would."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.left = after
-
-    def stream(self, stages: Any, items: Any, context: Any) -> Any:
-        for outcome in super().stream(stages, items, context):
-            if self.left == 0:
-                raise KeyboardInterrupt
-            self.left -= 1
-            yield outcome
-
-
 @pytest.mark.parametrize("after", [5, 12])
-def test_an_interrupted_campaign_resumes_to_the_same_ledger(probing: MakeSpec, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_campaign_resumes_to_the_same_ledger(
+    probing: MakeSpec, interrupted: Callable[[int], InlineExecutor], tmp_path: Path, after: int
+) -> None:
     run(probing(5.0, 50.0), tmp_path / "whole", executor="inline")
     with pytest.raises(KeyboardInterrupt):
-        run(probing(5.0, 50.0), tmp_path / "broken", executor=Interrupted(after))
+        run(probing(5.0, 50.0), tmp_path / "broken", executor=interrupted(after))
     run(probing(5.0, 50.0), tmp_path / "broken", executor="inline")
     assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
 
