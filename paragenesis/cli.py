@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,10 +57,10 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         said = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True).print("error:", said, style="red", markup=False, highlight=False)
         return 2 if isinstance(error, InputError | PotentialError) else 1  # another weights file would do
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         resume = "; run the same command again to resume" if command in (run_campaign, train) else ""
-        Console(stderr=True, soft_wrap=True).print(f"interrupted{resume}", highlight=False)
-        return 130
+        Console(stderr=True, soft_wrap=True).print(str(stopped) or f"interrupted{resume}", highlight=False)
+        return 128 + int(getattr(stopped, "signal", signal.SIGINT))
 
 
 # --- commands ------------------------------------------------------------------------------------------
@@ -143,6 +144,24 @@ def verify(options: argparse.Namespace, console: Console) -> int:
         console.print(problem, style="red", markup=False, highlight=False)
     if not problems:
         _say(console, "the ledger is sound: every invariant holds")
+    return 1 if problems else 0
+
+
+def recover(options: argparse.Namespace, console: Console) -> int:
+    """Rebuild a damaged ledger from its exports and from what is left of its file."""
+    from paragenesis.engine.ledger import recover as rebuild
+    from paragenesis.engine.ledger import verify_ledger
+
+    directory = _campaign(options.directory)
+    recovered = rebuild(directory)
+    for problem in recovered.problems:
+        _say(console, f"found: {problem}")
+    rounds = ", ".join(map(str, recovered.closed)) or "none"
+    _say(console, f"closed rounds kept: {rounds}; commits of the open round kept: {recovered.commits}")
+    _say(console, f"the old files are in {recovered.aside}; what was lost is computed again by `paragenesis run`")
+    problems = verify_ledger(directory)
+    for problem in problems:
+        _say(console, problem)
     return 1 if problems else 0
 
 
@@ -365,7 +384,7 @@ def _add_campaign_commands(add: Any) -> None:
     sub.add_argument("--executor", choices=("ray", "inline"), default="ray", help="where the stages run")
     sub.add_argument("--rounds", type=int, help="rounds in all, if not as in the file")
     sub.add_argument("--address", default="local", help='Ray cluster: "local", "auto" or host:port')
-    for name, command in (("status", show_status), ("report", make_report), ("verify", verify)):
+    for name, command in (("status", show_status), ("report", make_report), ("verify", verify), ("recover", recover)):
         add(name, command).add_argument("directory", type=Path, help="a campaign's directory")
     sub = add("sql", run_sql)
     sub.add_argument("directory", type=Path, help="a campaign's directory")

@@ -9,6 +9,7 @@ derives from the built-in it refines, so ordinary handlers keep working.
     ├── PotentialError (RuntimeError)  a potential cannot be loaded, or fails its known-answer check
     ├── ExecutionError (RuntimeError)  a stage or a worker could not do its work
     └── LedgerError (RuntimeError)     the ledger is locked, foreign, or breaks one of its invariants
+        └── DiskFullError              there is no room to write; nothing is torn
 
 On an `InputError` or a `PotentialError` the command line exits with 2, on the others with 1.
 
@@ -40,3 +41,7 @@ class ExecutionError(ParagenesisError, RuntimeError):
 
 class LedgerError(ParagenesisError, RuntimeError):
     """The ledger is locked, foreign, or breaks one of its invariants."""
+
+
+class DiskFullError(LedgerError):
+    """There is no room to write; nothing is torn, and what was committed is safe."""

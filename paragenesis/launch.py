@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -10,10 +13,15 @@ from typing import Literal
 
 from paragenesis.engine.campaign import Campaign, Progress, ignore, open_ledger, rounds_done
 from paragenesis.engine.executor import Executor, InlineExecutor, threads
-from paragenesis.engine.preflight import prepare
+from paragenesis.engine.interruption import stoppable
+from paragenesis.engine.ledger import commits_acknowledged
+from paragenesis.engine.preflight import Kit, prepare
 from paragenesis.engine.report import write_report
 from paragenesis.engine.spec import CampaignSpec
-from paragenesis.errors import InputError
+from paragenesis.errors import DiskFullError, InputError
+
+ROOM_BYTES = 64 * 2**20  # free space from which a campaign that had none goes on
+ROOM_WAIT_S, ROOM_LOOK_S = 1800.0, 10.0  # how long it waits for that, and how often it looks
 
 ExecutorName = Literal["ray", "inline"]
 
@@ -55,6 +63,8 @@ def run(
         PotentialError: A potential fails its known-answer check; nothing was written.
         ExecutionError: A worker could not do its work; run again to resume.
         LedgerError: The ledger is held by another process, or damaged.
+        DiskFullError: There was no room to write, and none was made within `ROOM_WAIT_S`; run again to resume.
+        Stopped: SIGTERM or SIGINT came, a KeyboardInterrupt; run again to resume.
     """
     if rounds is not None and rounds < 1:
         raise InputError(f"rounds must be at least 1, but {rounds} was given")
@@ -66,10 +76,55 @@ def run(
     with threads(1):  # what this process computes must not depend on how many cores it has
         kit = prepare(spec)
         notify(Progress(0, "check", 1, 1, "all sound; starting the workers"))
-        with closing(open_ledger(kit, folder)) as ledger, _opened(executor, address) as hosts:
-            Campaign(kit, ledger, hosts, notify).run(rounds)
-            report = write_report(ledger, folder / "report.html")
+        with stoppable(), _opened(executor, address) as hosts:
+            report = _until_done(kit, folder, hosts, rounds, notify)
     return Finished(folder, report)
+
+
+def _until_done(
+    kit: Kit, folder: Path, hosts: Executor, rounds: int | None, notify: Callable[[Progress], None]
+) -> Path:
+    """Run what is left of a campaign, waiting for room where the disk is full; its report.
+
+    Raises:
+        DiskFullError: It was full for `ROOM_WAIT_S`.
+    """
+    full_since, stuck_at = 0.0, -1
+    while True:
+        try:
+            return _go_on(kit, folder, hosts, rounds, notify)
+        except DiskFullError as error:
+            now, commits = time.monotonic(), commits_acknowledged(folder)
+            if commits != stuck_at:
+                full_since, stuck_at = now, commits
+            if now - full_since > ROOM_WAIT_S:
+                raise
+            minutes = (full_since + ROOM_WAIT_S - now) / 60
+            notify(Progress(0, "pause", 0, 1, f"{error}; waiting for room for another {minutes:.0f} minutes"))
+            _wait_for_room(folder, full_since + ROOM_WAIT_S)
+
+
+def _go_on(kit: Kit, folder: Path, hosts: Executor, rounds: int | None, notify: Callable[[Progress], None]) -> Path:
+    """Run what is left of a campaign; its report.
+
+    Raises:
+        DiskFullError: There is no room to write.
+    """
+    try:
+        with closing(open_ledger(kit, folder)) as ledger:
+            Campaign(kit, ledger, hosts, notify).run(rounds)
+            return write_report(ledger, folder / "report.html")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise DiskFullError(f"{error.filename or folder} could not be written: the disk is full; make room") from None
+
+
+def _wait_for_room(folder: Path, deadline: float) -> None:
+    """Sleep until there is room to write again, or until the deadline."""
+    time.sleep(ROOM_LOOK_S)
+    while shutil.disk_usage(folder).free < ROOM_BYTES and time.monotonic() < deadline:
+        time.sleep(ROOM_LOOK_S)
 
 
 @contextmanager

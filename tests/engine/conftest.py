@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,14 @@ _ADDED = {
     2: ("DROP TABLE chunks", "DROP TABLE yields", "DROP TABLE learning"),
     3: ("ALTER TABLE verifications DROP COLUMN before_decision",),
     4: ("ALTER TABLE selections DROP COLUMN most_like", "ALTER TABLE selections DROP COLUMN similarity"),
+    6: tuple(f"ALTER TABLE commits DROP COLUMN {name}" for name in ("seq", "chain", "epoch")),
     5: ("ALTER TABLE verifications DROP COLUMN noise", "DROP TABLE probes", "DROP TABLE probe_answers"),
 }
 
 
 @pytest.fixture
 def aged() -> Callable[[Path, int], None]:
-    """Takes from a ledger's tables all that came after a version."""
+    """Takes from a ledger all that came after a version."""
 
     def age(directory: Path, version: int) -> None:
         with duckdb.connect(str(directory / "ledger.duckdb")) as connection:
@@ -58,6 +60,8 @@ def aged() -> Callable[[Path, int], None]:
                 for statement in _ADDED[added]:
                     connection.execute(statement)
             connection.execute("DELETE FROM migrations WHERE version > ?", [version])
+        (directory / "ledger.head").unlink()
+        shutil.rmtree(directory / "exports", ignore_errors=True)  # they are made again
 
     return age
 

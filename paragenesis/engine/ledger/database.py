@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -10,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from paragenesis.errors import InputError, LedgerError
+from paragenesis.errors import DiskFullError, InputError, LedgerError
 
 LEDGER_FILE = "ledger.duckdb"
 EXPORTS = "exports"
@@ -60,6 +61,14 @@ def _in_use(file: Path, pid: int) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of a DuckDB message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def refusal(error: BaseException, what: str) -> LedgerError:
+    """The ledger's error for one of DuckDB or of the operating system; a full disk is a kind of its own."""
+    words = getattr(error, "strerror", None) or first_line(error)
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return DiskFullError(f"{what}: the disk is full; make room, and the campaign goes on from here")
+    return LedgerError(f"{what}: {words}")
 
 
 def run_select(connection: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:

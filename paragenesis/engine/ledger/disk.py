@@ -6,21 +6,28 @@ import hashlib
 import os
 from pathlib import Path
 
+from paragenesis.engine.failpoints import reach
+
 
 def replace_text(path: Path, text: str) -> None:
     """Put `text` into `path` so that a reader sees the old or the new text, never a part."""
     aside = path.with_name(f".{path.name}.new")
+    reach(f"before {path.name} is written")
     aside.write_text(text, encoding="utf-8")
+    reach(f"before {path.name} is renamed")
     aside.replace(path)
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
     """Put `data` into `path`, whole or not at all, and make it survive a power failure."""
     aside = path.with_name(f".{path.name}.new")
+    reach(f"before {path.name} is written")
     aside.write_bytes(data)
     sync(aside)
+    reach(f"before {path.name} is renamed")
     aside.replace(path)
     sync(path.parent)
+    reach(f"after {path.name} was written")
 
 
 def sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from paragenesis.engine.failpoints import reach
 from paragenesis.engine.ledger.content import SCIENCE, rows_of_rounds
 from paragenesis.engine.ledger.database import EXPORTS
 from paragenesis.engine.ledger.disk import sha256_of, sync
@@ -45,6 +46,7 @@ def _export_round(connection: Any, directory: Path, number: int) -> None:
     files = {}
     for name, sql in _selections(number).items():
         path = aside / f"{name}.parquet"
+        reach(f"before {name} of round {number} is exported")
         table = connection.sql(sql).to_arrow_table()
         with path.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
@@ -55,8 +57,10 @@ def _export_round(connection: Any, directory: Path, number: int) -> None:
     manifest.write_text(json.dumps({"round": number, "files": files}, indent=1) + "\n")
     for written in (manifest, aside):
         sync(written)
+    reach(f"before the export of round {number} is renamed")
     aside.rename(final)
     sync(final.parent)
+    reach(f"after the export of round {number}")
 
 
 def _selections(number: int) -> dict[str, str]:

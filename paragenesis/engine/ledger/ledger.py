@@ -1,7 +1,8 @@
 """The ledger: the one place where a campaign's facts are written, in DuckDB, by one process.
 
 Every commit has a key that says what it is ("r1/substitution/3"). The same key with the same content is a no-op, so
-work that was delivered twice counts once, and what was not committed is simply done again.
+work that was delivered twice counts once, and what was not committed is simply done again. Commits are chained and the
+head of the chain stands in a file beside the ledger (`chain`): what was acknowledged cannot go missing unnoticed.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
 
+from paragenesis.engine.failpoints import reach
+from paragenesis.engine.interruption import finishing
+from paragenesis.engine.ledger.chain import Head, check_chain, following, genesis, unchained
 from paragenesis.engine.ledger.content import OF_CANDIDATES, SCIENCE, commit_digest, rows_of_rounds
-from paragenesis.engine.ledger.database import LEDGER_FILE, connect, first_line
+from paragenesis.engine.ledger.database import LEDGER_FILE, connect, refusal
 from paragenesis.engine.ledger.disk import sync
 from paragenesis.engine.ledger.export import export_closed_rounds
 from paragenesis.engine.ledger.query import LedgerReader, check_version, existing
-from paragenesis.engine.ledger.schema import conform, migrate, newest_version, now, schema_version
+from paragenesis.engine.ledger.schema import CHAINED, conform, migrate, newest_version, now, schema_version
 from paragenesis.engine.ledger.status import counts, write_status
 from paragenesis.errors import LedgerError
 
@@ -38,10 +43,18 @@ class Ledger(LedgerReader):
     """The ledger of one campaign, open for writing; the only writer there can be."""
 
     def __init__(self, directory: Path, connection: Any) -> None:
-        """Wrap an open connection; use `create` or `open`."""
+        """Wrap an open connection; use `create` or `open`.
+
+        Raises:
+            LedgerError: Commits are missing or changed, or another file is of another campaign.
+        """
         super().__init__(directory, connection)
         self._activity = ""
-        self._name = self.meta().get("name", directory.name)
+        meta = self.meta()
+        self._name = meta.get("name", directory.name)
+        head = check_chain(connection, directory, meta)
+        self._head = replace(head, epoch=head.epoch + 1)  # from now on no earlier run can commit
+        self._write_head()
         export_closed_rounds(connection, directory)
         self._refresh_status()
 
@@ -73,7 +86,10 @@ class Ledger(LedgerReader):
                     connection.execute("INSERT INTO meta VALUES (?, ?)", list(item))
                 connection.execute("CHECKPOINT")
             sync(aside)
+            genesis(meta).write(final.parent)  # first, so that a ledger without one has lost it
+            reach("before the ledger is put in place")
             os.link(aside, final)  # unlike a rename, fails if another process was faster
+            reach("after the ledger was put in place")
             for left in final.parent.glob(f".{LEDGER_FILE}.*"):  # ours, and what crashes left
                 left.unlink(missing_ok=True)
             sync(final.parent)
@@ -98,6 +114,8 @@ class Ledger(LedgerReader):
         connection = connect(file, read_only=False)
         check_version(connection, file, older_too=False)
         try:
+            if schema_version(connection) < CHAINED:
+                _chain_head(connection).write(file.parent)
             migrate(connection)
             return cls(file.parent, connection)
         except BaseException:
@@ -150,7 +168,7 @@ class Ledger(LedgerReader):
             return False
         self._require_open(round)
         n_rows = sum(table.num_rows for name, table in content.items() if name in SCIENCE)
-        with self._transaction(f"commit '{key}'"):
+        with finishing(), self._transaction(f"commit '{key}'"):
             self._record(key, round, kind, n_rows, fingerprint)
             for name in (*SCIENCE, "levels"):  # candidates first: the others refer to them
                 if name in content:
@@ -205,9 +223,10 @@ class Ledger(LedgerReader):
         if not closed:
             self._require_open(round)
             counted = self._count(round, summary)
-            with self._transaction(f"the closing of round {round}"):
+            with finishing(), self._transaction(f"the closing of round {round}"):
                 self._record(key, round, "close", 0, fingerprint)
                 self._write_summary(round, counted, summary)
+            reach(f"before the checkpoint of round {round}")
             self.connection.execute("CHECKPOINT")
         export_closed_rounds(self.connection, self.directory)
         self._refresh_status()
@@ -233,17 +252,48 @@ class Ledger(LedgerReader):
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[None]:
-        """All statements inside, or none of them; DuckDB's errors become the ledger's."""
+        """All statements inside, or none of them, with the head after them; DuckDB's errors become the ledger's."""
+        self._check_epoch()
+        before = self._head
         self.connection.execute("BEGIN")
         try:
             yield
+            reach(f"before {what}")
             self.connection.execute("COMMIT")
+            reach(f"after {what}")
         except BaseException as error:
             with contextlib.suppress(duckdb.Error):  # a failed COMMIT has ended the transaction already
                 self.connection.execute("ROLLBACK")
+            self._head = before
             if isinstance(error, duckdb.Error):
-                raise LedgerError(f"{what} was refused, nothing was written: {first_line(error)}") from None
+                raise refusal(error, f"{what} was refused, nothing was written") from None
             raise
+        if self._head != before:
+            self._write_head()
+
+    def _check_epoch(self) -> None:
+        """Refuse to go on if another run has opened this ledger since.
+
+        Raises:
+            LedgerError: So, or the head cannot be read any more.
+        """
+        epoch = Head.read(self.directory).epoch
+        if epoch != self._head.epoch:
+            raise LedgerError(
+                f"another run (epoch {epoch}) has taken over the ledger in {self.directory} since this one (epoch "
+                f"{self._head.epoch}) began; this one stops, and nothing of it is written any more"
+            )
+
+    def _write_head(self) -> None:
+        """Put the head beside the ledger.
+
+        Raises:
+            LedgerError: It cannot be written; what was committed is safe.
+        """
+        try:
+            self._head.write(self.directory)
+        except OSError as error:
+            raise refusal(error, "what was committed is safe, but the head of its chain cannot be written") from None
 
     def _known(self, key: str, fingerprint: str) -> bool:
         known = self.connection.execute("SELECT digest FROM commits WHERE commit_key = ?", [key]).fetchall()
@@ -260,8 +310,9 @@ class Ledger(LedgerReader):
             raise LedgerError(f"round {number} is {'closed' if state else 'not open'}, so nothing can be added to it")
 
     def _record(self, key: str, number: int, kind: str, n_rows: int, fingerprint: str) -> None:
-        values = [key, number, kind, n_rows, fingerprint, now()]
-        self.connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._head = head = following(self._head, key, number, kind, n_rows, fingerprint)
+        values = [key, number, kind, n_rows, fingerprint, now(), head.seq, head.chain, head.epoch]
+        self.connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def _insert(self, name: str, number: int, table: pa.Table) -> None:
         """Add rows, then check that each belongs to the round and refers to a candidate where it should."""
@@ -333,3 +384,10 @@ class Ledger(LedgerReader):
     def _refresh_status(self) -> None:
         self._counts = counts(self.connection)
         write_status(self.directory, **self.status())
+
+
+def _chain_head(connection: Any) -> Head:
+    """The head of an older ledger, whose commits are not chained yet."""
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    found = unchained(connection, meta)
+    return found[-1][1] if found else genesis(meta)

@@ -8,6 +8,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from paragenesis.crystals import Crystals
+from paragenesis.engine.ledger.chain import check_chain
 from paragenesis.engine.ledger.content import science_digest
 from paragenesis.engine.ledger.database import LEDGER_FILE, connect, run_select
 from paragenesis.engine.ledger.schema import newest_version, schema_version
@@ -27,7 +28,22 @@ class LedgerReader:
         """Open the ledger in `directory` for reading only; nothing outside its file can be reached.
 
         Raises:
-            LedgerError: There is none, a writer holds it, it is damaged, or of another version.
+            LedgerError: There is none, a writer holds it, commits are missing or changed, or it is of another version.
+        """
+        reader = cls.open_unchecked(directory)
+        try:
+            check_chain(reader.connection, reader.directory, reader.meta())
+        except LedgerError:
+            reader.close()
+            raise
+        return reader
+
+    @classmethod
+    def open_unchecked(cls, directory: Path | str) -> Self:
+        """The same whether or not all commits are there, to find out what is wrong.
+
+        Raises:
+            LedgerError: There is none, a writer holds it, DuckDB cannot read it, or it is of another version.
         """
         file = existing(directory)
         connection = connect(file, read_only=True)

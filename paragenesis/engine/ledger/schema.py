@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from paragenesis.crystals import Crystals
+from paragenesis.engine.failpoints import reach
+from paragenesis.engine.ledger.chain import unchained
 from paragenesis.errors import LedgerError
 
 _MIGRATIONS_TABLE = """
@@ -116,6 +118,20 @@ def noise_and_probes(connection: Any) -> None:
     connection.execute(_NOISE_AND_PROBES)
 
 
+def chained_commits(connection: Any) -> None:
+    """Each commit holds the hash of the one before, see `chain`, and the number of the run that wrote it."""
+    connection.execute("ALTER TABLE commits ADD COLUMN seq INT; ALTER TABLE commits ADD COLUMN chain TEXT")
+    connection.execute("ALTER TABLE commits ADD COLUMN epoch INT")
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    found = unchained(connection, meta)
+    connection.execute(
+        "UPDATE commits SET seq = made.seq, chain = made.chain, epoch = 0 FROM "
+        "(SELECT unnest($1::TEXT[]) AS key, unnest($2::INT[]) AS seq, unnest($3::TEXT[]) AS chain) AS made "
+        "WHERE commit_key = made.key",
+        [[key for key, _ in found], [head.seq for _, head in found], [head.chain for _, head in found]],
+    )
+
+
 # version = position + 1; never edit, only append
 MIGRATIONS: tuple[Callable[[Any], None], ...] = (
     first_tables,
@@ -123,7 +139,9 @@ MIGRATIONS: tuple[Callable[[Any], None], ...] = (
     late_answers,
     diversity,
     noise_and_probes,
+    chained_commits,
 )
+CHAINED = MIGRATIONS.index(chained_commits) + 1  # the first version whose commits are chained
 
 
 def migrate(connection: Any) -> None:
@@ -133,11 +151,13 @@ def migrate(connection: Any) -> None:
     """
     for version in range(schema_version(connection) + 1, newest_version() + 1):
         change = MIGRATIONS[version - 1]
+        reach(f"before migration {version}")
         connection.execute("BEGIN")
         connection.execute(_MIGRATIONS_TABLE)
         change(connection)
         connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", [version, change.__name__, now()])
         connection.execute("COMMIT")
+        reach(f"before the checkpoint of migration {version}")
         connection.execute("CHECKPOINT")
 
 

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from paragenesis.engine.ledger.database import refusal
 from paragenesis.engine.ledger.disk import replace_text
 from paragenesis.errors import LedgerError
 
@@ -46,10 +47,7 @@ def write_status(directory: Path, **content: Any) -> None:
     try:
         replace_text(directory / STATUS_FILE, json.dumps(content, indent=1) + "\n")
     except OSError as error:
-        raise LedgerError(
-            f"what was committed is safe, but {directory / STATUS_FILE} cannot be written ({error.strerror}); "
-            "make room or give write permission, then run the campaign again"
-        ) from None
+        raise refusal(error, f"what was committed is safe, but {directory / STATUS_FILE} cannot be written") from None
 
 
 def read_status(directory: Path | str) -> dict[str, Any]:

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from paragenesis.engine.ledger.chain import check_chain
 from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_digest, table_sums
 from paragenesis.engine.ledger.disk import sha256_of
-from paragenesis.engine.ledger.export import manifest_problems, manifest_rows
+from paragenesis.engine.ledger.export import export_folder, manifest_problems, manifest_rows
 from paragenesis.engine.ledger.query import LedgerReader
+from paragenesis.errors import LedgerError
 
 _REFERRING = ("predictions", "triage", "probes", "probe_answers", "selections", "verifications", "verified_structures")
 _NUMBERS = {
@@ -117,16 +121,26 @@ def verify_ledger(directory: Path | str) -> list[str]:
     Raises:
         LedgerError: There is no ledger, a writer holds it, or the file is so damaged that it cannot be opened.
     """
-    with LedgerReader.open(directory) as ledger:
+    with LedgerReader.open_unchecked(directory) as ledger:
         closed = ledger.closed_rounds()
         return [
+            *_chain(ledger),
             *_rows_that_break_rules(ledger.connection),
             *_round_order(ledger.connection),
             *_round_counts(ledger.connection),
             *(problem for number in closed for problem in manifest_problems(ledger.directory, number)),
             *_commits_against_tables(ledger),
+            *_against_exports(ledger),
             *_weights(ledger),
         ]
+
+
+def _chain(ledger: LedgerReader) -> Iterator[str]:
+    """Commits that are missing, changed or foreign."""
+    try:
+        check_chain(ledger.connection, ledger.directory, ledger.meta())
+    except LedgerError as error:
+        yield str(error)
 
 
 def _rows_that_break_rules(connection: Any) -> Iterator[str]:
@@ -183,6 +197,23 @@ def _commits_against_tables(ledger: LedgerReader) -> Iterator[str]:
                 yield f"a value of round {number} in '{table}' was changed after it was committed"
             if (files := exported.get(number)) is not None and files.get(table) != have.rows:
                 yield f"round {number} exported {files.get(table)} rows of '{table}', but {have.rows} are there"
+
+
+def _against_exports(ledger: LedgerReader) -> Iterator[str]:
+    """What was said of closed rounds, and of their commits, that differs from the exports."""
+    for number in ledger.closed_rounds():
+        if manifest_problems(ledger.directory, number):
+            continue
+        for table in ("rounds", "commits"):
+            exported = pq.read_table(export_folder(ledger.directory, number) / f"{table}.parquet")
+            names = ", ".join(exported.column_names)
+            sql = f"SELECT {names} FROM {table} WHERE round = {number} ORDER BY {exported.column_names[0]}"
+            if not ledger.connection.sql(sql).to_arrow_table().equals(exported.cast(_types(ledger, sql))):
+                yield f"'{table}' of round {number} was changed since the round was exported"
+
+
+def _types(ledger: LedgerReader, sql: str) -> Any:
+    return ledger.connection.sql(f"{sql} LIMIT 0").to_arrow_table().schema
 
 
 def _weights(ledger: LedgerReader) -> Iterator[str]:

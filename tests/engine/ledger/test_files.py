@@ -77,12 +77,9 @@ def test_what_cannot_be_exported_is_said(filled, tmp_path):
         export_crystals(filled, "selected", "cif", tmp_path / "file")
 
 
-def test_a_ledger_that_does_not_name_its_objectives_is_refused(filled):
-    with duckdb.connect(str(filled / "ledger.duckdb")) as connection:
-        connection.execute(
-            """UPDATE meta SET value = '[{"name": "a", "goal": {"kind": "win"}}]' WHERE key = 'objectives'"""
-        )
-    with Ledger.open(filled) as ledger, pytest.raises(LedgerError, match="objectives"):
+def test_a_ledger_that_does_not_name_its_objectives_is_refused(tmp_path):
+    meta = {"objectives": '[{"name": "a", "goal": {"kind": "win"}}]'}
+    with Ledger.create(tmp_path, meta) as ledger, pytest.raises(LedgerError, match="objectives"):
         pareto_ids(ledger)
 
 

@@ -352,7 +352,7 @@ def test_a_crash_in_create_leaves_no_ledger_and_does_not_hinder_the_next(tmp_pat
     assert crash(tmp_path, "create").wait() == -signal.SIGKILL
     assert not Ledger.exists(tmp_path)
     Ledger.create(tmp_path, {"name": "again"}).close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["ledger.duckdb", "status.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ledger.duckdb", "ledger.head", "status.json"]
 
 
 def test_a_crash_inside_a_transaction_undoes_it_and_nothing_else(tmp_path, make_chunk):
