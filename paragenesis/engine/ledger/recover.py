@@ -25,7 +25,7 @@ from paragenesis.engine.ledger.chain import HEAD_FILE, Head, following, genesis
 from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_digest, row_hashes, rows_of_rounds
 from paragenesis.engine.ledger.database import EXPORTS, LEDGER_FILE, connect
 from paragenesis.engine.ledger.disk import sync
-from paragenesis.engine.ledger.export import export_folder, manifest_problems
+from paragenesis.engine.ledger.export import export_closed_rounds, export_folder, manifest_problems
 from paragenesis.engine.ledger.schema import conform, migrate, newest_version, schema_version
 from paragenesis.errors import LedgerError
 
@@ -77,7 +77,7 @@ def recover(directory: Path | str) -> Recovered:
         file = _Left(problems=[f"{folder / LEDGER_FILE} is of another campaign than the exports"])
         common.pop()
     closed: dict[int, Tables] = {}
-    number = min([*exports.rounds, *file.rounds], default=1)
+    number = 0 if 0 in {*_exported(folder), *file.rounds} else 1  # campaigns begin with either
     while tables := exports.rounds.get(number) or _adding_up(file.rounds.get(number), "closed"):
         closed[number], number = tables, number + 1
     last = _adding_up(file.rounds.get(number), "open")
@@ -211,6 +211,8 @@ def _rebuild(folder: Path, common: Sequence[Tables], rounds: Sequence[Tables], k
     reach("before the new ledger is put in place")
     new.rename(folder / LEDGER_FILE)
     sync(folder)
+    with closing(connect(folder / LEDGER_FILE, read_only=False)) as connection:
+        export_closed_rounds(connection, folder)
     return aside
 
 

@@ -147,6 +147,22 @@ def filled(tmp_path: Path, _filled_once: Path) -> Path:
     return Path(shutil.copytree(_filled_once, tmp_path / "filled"))
 
 
+@pytest.fixture(scope="session")
+def _killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = fill(tmp_path_factory.mktemp("ledger") / "running")
+    with Ledger.open(directory) as ledger:
+        ledger.open_round(3, "{}")
+        for index in range(2):
+            ledger.commit(*chunk(3, index))
+        return Path(shutil.copytree(directory, directory.with_name("killed")))
+
+
+@pytest.fixture
+def killed(tmp_path: Path, _killed_once: Path) -> Path:
+    """What a killed process leaves: two closed rounds, and commits of a third in the write-ahead log; a copy."""
+    return Path(shutil.copytree(_killed_once, tmp_path / "killed"))
+
+
 @pytest.fixture
 def fill_into() -> Callable[..., Path]:
     """The function that fills a new ledger."""

@@ -58,7 +58,7 @@ def test_every_commit_moves_the_head(ledger, make_chunk):
 def test_a_deleted_write_ahead_log_is_noticed_by_writers_readers_and_verify(crashed):
     (crashed / "ledger.duckdb.wal").unlink()
     for use in (Ledger.open, LedgerReader.open):
-        with pytest.raises(LedgerError, match="2 of 2 acknowledged commits are missing .* `paragenesis recover"):
+        with pytest.raises(LedgerError, match=r"2 of 2 acknowledged commits are missing .* `paragenesis recover"):
             use(crashed)
     assert any("2 of 2 acknowledged commits are missing" in problem for problem in verify_ledger(crashed))
 

@@ -1,0 +1,290 @@
+"""Faults, planted: a process that ends at the N-th step, and files that are damaged.
+
+A campaign is run in children of one process that has loaded everything, so that a run takes a fraction of a second.
+Each child may be told to fail at the N-th failpoint that it reaches: killed (SIGKILL), or with a full disk or without
+memory there. It notes every commit that was acknowledged to it. Then other children go on until the campaign is done.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paragenesis.engine import failpoints
+from paragenesis.engine.campaign import Campaign, open_ledger
+from paragenesis.engine.executor import InlineExecutor
+from paragenesis.engine.ledger import Ledger, LedgerReader, digest, recover, verify_ledger
+from paragenesis.engine.ledger.schema import tables
+from paragenesis.engine.preflight import Kit, prepare
+from paragenesis.engine.spec import CampaignSpec
+from paragenesis.engine.surrogate import ResidualSurrogate
+from paragenesis.errors import LedgerError
+
+KINDS = ("kill", "disk", "memory")
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 1,
+    "rounds": 2,
+    "condition": {"allowed_elements": ("Na", "Cl")},
+    "generators": [{"use": "random", "n": 6, "chunk": 3}],
+    "screening": {"charge_neutrality": False, "novelty": False, "overlap_factor": 0.4},
+    "potentials": ["lennard-jones"],
+    "relax": {"fmax": 0.5, "max_steps": 4},
+    "hull": {"mixed": True},
+    "objectives": ("formation_energy", "density"),
+    "triage": {"min_hull_distance": -100.0, "max_std": {}, "max_force": 1000.0},
+    "decision": {"q": 1},
+    "oracle": {"use": "potential", "options": {"potential": "lennard-jones", "fmax": 2.0}},
+    "hits": [{"objective": "formation_energy", "at_most": 0.0}],
+}
+
+
+def tiny_kit(**changes: Any) -> Kit:
+    """The checked parts of a campaign with a Lennard-Jones potential; loads what every child would load by itself."""
+    tables()
+    ResidualSurrogate().fit(np.arange(4.0)[:, None], np.arange(4.0)[:, None] ** 2)
+    return prepare(CampaignSpec.parse(TINY | changes))
+
+
+# --- a process that ends at the N-th step ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a child ended: its exit code, negative for a signal, and the failpoints that it reached."""
+
+    code: int
+    reached: list[str]
+
+
+class Planted:
+    """The hook that fails at one failpoint, and writes down those reached."""
+
+    def __init__(self, at: int | None, kind: str, notes: Path) -> None:
+        """Fail at the failpoint number `at`, from 1; never if it is None."""
+        self._left, self._kind, self._notes = at, kind, notes
+
+    def __call__(self, place: str) -> None:
+        """Called at every failpoint."""
+        with self._notes.open("a") as file:
+            file.write(f"{place}\n")
+        if self._left is None:
+            return
+        self._left -= 1
+        if self._left:
+            return
+        if self._kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.ENOSPC, "No space left on device") if self._kind == "disk" else MemoryError(place)
+
+
+def run_child(kit: Kit, directory: Path, at: int | None = None, kind: str = "kill") -> Run:
+    """Run or resume a campaign in a child process, which fails at the N-th failpoint."""
+    notes = directory.with_name(f"{directory.name}.reached")
+    notes.write_text("")
+    child = multiprocessing.get_context("fork").Process(target=_campaign, args=(kit, directory, at, kind, notes))
+    child.start()
+    child.join()
+    return Run(child.exitcode or 0, notes.read_text().splitlines())
+
+
+def _campaign(kit: Kit, directory: Path, at: int | None, kind: str, notes: Path) -> None:
+    """What the child does; its exit code is 3 if the campaign ended with an error."""
+    failpoints.hook = Planted(at, kind, notes)
+    _note_acknowledged(directory)
+    try:
+        with closing(open_ledger(kit, directory)) as ledger:
+            Campaign(kit, ledger, InlineExecutor()).run()
+    except BaseException:  # noqa: BLE001  it is looked at by the parent
+        if at is None:
+            traceback.print_exc()
+        os._exit(3)
+    os._exit(0)
+
+
+def _note_acknowledged(directory: Path) -> None:
+    """Write down, for good, each commit whose acknowledgement came back."""
+    commit, file = Ledger.commit, acknowledged_file(directory)
+
+    def noted(self: Ledger, key: str, *rest: Any) -> bool:
+        done = commit(self, key, *rest)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(descriptor, f"{key}\n".encode())
+        os.fsync(descriptor)
+        os.close(descriptor)
+        return done
+
+    Ledger.commit = noted  # type: ignore[method-assign]
+
+
+def acknowledged_file(directory: Path) -> Path:
+    """Where a child writes down the commits that were acknowledged."""
+    return directory.with_name(f"{directory.name}.acknowledged")
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One crash and what came of it.
+
+    Attributes:
+        at: The number of the failpoint.
+        place: Its name.
+        lost: Commits that were acknowledged and are not there when the campaign is resumed.
+        same: Whether the finished campaign has the digest of the undisturbed one, and a sound ledger.
+        resumed: How many runs it took after the crash.
+        repeated: Items that were dispatched again.
+    """
+
+    at: int
+    place: str
+    lost: int
+    same: bool
+    resumed: int
+    repeated: int
+
+
+def undisturbed(kit: Kit, directory: Path) -> tuple[list[str], str]:
+    """The failpoints of a run without a fault, and the digest of its ledger."""
+    done = run_child(kit, directory)
+    if done.code:
+        raise RuntimeError(f"the undisturbed campaign ended with {done.code}")
+    return done.reached, digest(directory)
+
+
+def crash(kit: Kit, directory: Path, at: int, kind: str, places: list[str], expected: str) -> Crash:
+    """Fail at a failpoint, resume until the campaign is done, compare."""
+    shutil.rmtree(directory, ignore_errors=True)
+    acknowledged_file(directory).unlink(missing_ok=True)
+    first = run_child(kit, directory, at, kind)
+    if first.code == 0 and kind == "kill":
+        raise RuntimeError(f"failpoint {at} ({places[at - 1]}) did not end the process")
+    lost, again, reached, code = _missing(directory), 0, list(first.reached), first.code
+    while code and again < 3:
+        later = run_child(kit, directory)
+        code, again = later.code, again + 1
+        reached += later.reached
+    same = code == 0 and digest(directory) == expected and verify_ledger(directory) == []
+    repeated = _dispatched(reached) - _dispatched(places)
+    return Crash(at, places[at - 1], lost, same, again, repeated)
+
+
+def _missing(directory: Path) -> int:
+    """Acknowledged commits that the ledger does not hold."""
+    file = acknowledged_file(directory)
+    told = set(file.read_text().splitlines()) if file.exists() else set()
+    if not Ledger.exists(directory):
+        return len(told)
+    with LedgerReader.open(directory) as ledger:
+        kept = set(ledger.query("SELECT commit_key FROM commits").column(0).to_pylist())
+    return len(told - kept)
+
+
+def _dispatched(places: list[str]) -> int:
+    return sum(place.startswith("before dispatch") for place in places)
+
+
+# --- files that are damaged -------------------------------------------------------------------------------------------
+
+
+def truncated(path: Path, rng: random.Random) -> None:
+    """Cut a file short."""
+    with path.open("r+b") as file:
+        file.truncate(rng.randrange(path.stat().st_size))
+
+
+def flipped(path: Path, rng: random.Random) -> None:
+    """Flip one bit."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def zeroed(path: Path, rng: random.Random) -> None:
+    """Fill the end of a file with zeros, as a power failure may."""
+    content = bytearray(path.read_bytes())
+    start = rng.randrange(len(content))
+    content[start:] = bytes(len(content) - start)
+    path.write_bytes(content)
+
+
+def deleted(path: Path, rng: random.Random) -> None:
+    """Remove a file."""
+    path.unlink()
+
+
+def replaced(path: Path, rng: random.Random) -> None:
+    """Put random bytes in a file's place."""
+    path.write_bytes(rng.randbytes(path.stat().st_size))
+
+
+DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
+    damage.__name__: damage for damage in (truncated, flipped, zeroed, deleted, replaced)
+}
+DAMAGED_FILES = ("ledger.duckdb", "ledger.duckdb.wal", "ledger.head", "an export", "a manifest")
+
+
+def victim(directory: Path, name: str, rng: random.Random) -> Path:
+    """The file that a damage is done to."""
+    if name == "an export":
+        return rng.choice(sorted(directory.glob("exports/round=*/*.parquet")))
+    if name == "a manifest":
+        return rng.choice(sorted(directory.glob("exports/round=*/manifest.json")))
+    return directory / name
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of a damaged ledger.
+
+    Attributes:
+        outcome: "refused" on opening, "reported" by `verify`, "harmless": nothing is missing; else "silent".
+        recovered: Whether `recover` brought every closed round back, and a sound ledger.
+    """
+
+    outcome: str
+    recovered: bool
+
+
+def judge(directory: Path, whole: Path) -> Found:
+    """Open a damaged ledger, then recover it, and compare with the whole one."""
+    closed = _closed(whole)
+    try:
+        problems = verify_ledger(directory)
+        with LedgerReader.open(directory) as ledger:
+            outcome = "reported" if problems else "harmless" if digest(ledger) == digest(whole) else "silent"
+    except LedgerError:
+        outcome = "refused"
+    except Exception as error:  # noqa: BLE001  DuckDB finds some damage only when it reads the block
+        outcome = "refused" if type(error).__module__.startswith("_duckdb") else "silent"
+    recover(directory)
+    sound = verify_ledger(directory) == [] and _closed(directory) == closed
+    return Found(outcome, sound and digest(directory, closed) == digest(whole, closed))
+
+
+def _closed(directory: Path) -> list[int]:
+    with LedgerReader.open(directory) as ledger:
+        return ledger.closed_rounds()
+
+
+def matrix(whole: Path, work: Path, seeds: range) -> Iterator[tuple[str, str, int, Found]]:
+    """Every damage to every file: the file, the damage, the seed, and what became of it."""
+    for name in DAMAGED_FILES:
+        for damage, spoil in DAMAGES.items():
+            for seed in seeds if damage != "deleted" else seeds[:1]:
+                rng = random.Random(f"{name} {damage} {seed}")
+                shutil.rmtree(work, ignore_errors=True)
+                shutil.copytree(whole, work)
+                spoil(victim(work, name, rng), rng)
+                yield name, damage, seed, judge(work, whole)
