@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +56,26 @@ def test_every_commit_moves_the_head(ledger, make_chunk):
     assert before.chain != after.chain
     ledger.commit(*make_chunk(1, 0))
     assert chain.Head.read(ledger.directory) == after, "the same commit once more is none"
+
+
+def test_the_head_outlasts_a_power_failure(ledger, make_chunk, monkeypatch):
+    """Its content is on the disk before it gets its name, and its name before the commit is acknowledged."""
+    steps = []
+    fsync, rename = os.fsync, Path.replace
+
+    def synced(descriptor):
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renamed(self, target):
+        if target.name == "ledger.head":
+            steps.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    ledger.commit(*make_chunk(1, 0))
+    assert steps == ["file", "rename", "folder"]
 
 
 def test_a_deleted_write_ahead_log_is_noticed_by_writers_readers_and_verify(crashed):
