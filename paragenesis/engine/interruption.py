@@ -36,7 +36,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """What is done inside is not interrupted by the signals of `stoppable`.
+    """What is done inside, or by a function that is decorated, is not interrupted by the signals of `stoppable`.
+
+    DuckDB looks for signals while it works, and makes an exception that a handler raises there into one of its own.
 
     Raises:
         Stopped: On leaving without an error, if one came meanwhile.

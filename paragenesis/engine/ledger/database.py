@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from paragenesis.engine.interruption import finishing
 from paragenesis.errors import DiskFullError, InputError, LedgerError
 
 LEDGER_FILE = "ledger.duckdb"
@@ -71,6 +72,7 @@ def refusal(error: BaseException, what: str) -> LedgerError:
     return LedgerError(f"{what}: {words}")
 
 
+@finishing()
 def run_select(connection: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:
     """The answer to one reading statement as an Arrow table.
 

@@ -64,6 +64,7 @@ class Ledger(LedgerReader):
         return (Path(directory) / LEDGER_FILE).is_file()
 
     @classmethod
+    @finishing()
     def create(cls, directory: Path | str, meta: Mapping[str, str]) -> Self:
         """Create a ledger in `directory`, whole or not at all, and open it.
 
@@ -95,8 +96,8 @@ class Ledger(LedgerReader):
             sync(final.parent)
         except FileExistsError:
             raise LedgerError(f"{directory} was given a ledger by another process; open that one") from None
-        except OSError as error:
-            raise LedgerError(f"no ledger can be created in {directory}: {error.strerror}") from None
+        except (OSError, duckdb.Error) as error:
+            raise refusal(error, f"no ledger can be created in {directory}") from None
         finally:
             for left in (aside, aside.with_name(f"{aside.name}.wal")):
                 with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
@@ -104,6 +105,7 @@ class Ledger(LedgerReader):
         return cls.open(directory)
 
     @classmethod
+    @finishing()
     def open(cls, directory: Path | str) -> Self:
         """Open the ledger in `directory` for writing; bring its tables and its exports up to date.
 
@@ -136,6 +138,7 @@ class Ledger(LedgerReader):
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
+    @finishing()
     def commit(self, key: str, round: int, kind: str, tables: Mapping[str, pa.Table]) -> bool:  # noqa: A002
         """Write rows into tables, all or none of them, durably.
 
@@ -168,7 +171,7 @@ class Ledger(LedgerReader):
             return False
         self._require_open(round)
         n_rows = sum(table.num_rows for name, table in content.items() if name in SCIENCE)
-        with finishing(), self._transaction(f"commit '{key}'"):
+        with self._transaction(f"commit '{key}'"):
             self._record(key, round, kind, n_rows, fingerprint)
             for name in (*SCIENCE, "levels"):  # candidates first: the others refer to them
                 if name in content:
@@ -176,6 +179,7 @@ class Ledger(LedgerReader):
         self._refresh_status()
         return True
 
+    @finishing()
     def open_round(self, round: int, condition_json: str) -> None:  # noqa: A002
         """Open a round; opening it again under the same condition changes nothing.
 
@@ -200,6 +204,7 @@ class Ledger(LedgerReader):
             )
         self._refresh_status()
 
+    @finishing()
     def close_round(self, round: int, summary: Mapping[str, Any]) -> bool:  # noqa: A002
         """Close a round for good and export it; closing it again with the same summary changes nothing.
 
@@ -223,7 +228,7 @@ class Ledger(LedgerReader):
         if not closed:
             self._require_open(round)
             counted = self._count(round, summary)
-            with finishing(), self._transaction(f"the closing of round {round}"):
+            with self._transaction(f"the closing of round {round}"):
                 self._record(key, round, "close", 0, fingerprint)
                 self._write_summary(round, counted, summary)
             reach(f"before the checkpoint of round {round}")

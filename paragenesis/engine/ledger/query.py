@@ -8,6 +8,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from paragenesis.crystals import Crystals
+from paragenesis.engine.interruption import finishing
 from paragenesis.engine.ledger.chain import check_chain
 from paragenesis.engine.ledger.content import science_digest
 from paragenesis.engine.ledger.database import LEDGER_FILE, connect, run_select
@@ -78,15 +79,18 @@ class LedgerReader:
         )
         return Crystals.from_arrow(table)
 
+    @finishing()
     def meta(self) -> dict[str, str]:
         """What was said of the campaign when the ledger was created."""
         return dict(self.connection.execute("SELECT key, value FROM meta ORDER BY key").fetchall())
 
+    @finishing()
     def committed(self, round: int, kind: str) -> set[str]:  # noqa: A002  the field's word
         """Keys of the commits of one kind in a round."""
         sql = "SELECT commit_key FROM commits WHERE round = ? AND kind = ?"
         return {key for (key,) in self.connection.execute(sql, [round, kind]).fetchall()}
 
+    @finishing()
     def closed_rounds(self) -> list[int]:
         """Numbers of the closed rounds, ascending."""
         sql = "SELECT round FROM rounds WHERE state = 'closed' ORDER BY round"
