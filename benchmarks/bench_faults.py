@@ -94,13 +94,13 @@ def run_child(kit: Kit, directory: Path, at: int | None = None, kind: str = "kil
     """Run or resume a campaign in a child process, which fails at the N-th failpoint."""
     notes = directory.with_name(f"{directory.name}.reached")
     notes.write_text("")
-    child = multiprocessing.get_context("fork").Process(target=_campaign, args=(kit, directory, at, kind, notes))
+    child = multiprocessing.get_context("fork").Process(target=campaign_child, args=(kit, directory, at, kind, notes))
     child.start()
     child.join()
     return Run(child.exitcode or 0, notes.read_text().splitlines())
 
 
-def _campaign(kit: Kit, directory: Path, at: int | None, kind: str, notes: Path) -> None:
+def campaign_child(kit: Kit, directory: Path, at: int | None, kind: str, notes: Path) -> None:
     """What the child does; its exit code is 3 if the campaign ended with an error."""
     failpoints.hook = Planted(at, kind, notes)
     _note_acknowledged(directory)
@@ -170,17 +170,17 @@ def crash(kit: Kit, directory: Path, at: int, kind: str, places: list[str], expe
     first = run_child(kit, directory, at, kind)
     if first.code == 0 and kind == "kill":
         raise RuntimeError(f"failpoint {at} ({places[at - 1]}) did not end the process")
-    lost, again, reached, code = _missing(directory), 0, list(first.reached), first.code
+    lost, again, reached, code = missing(directory), 0, list(first.reached), first.code
     while code and again < 3:
         later = run_child(kit, directory)
         code, again = later.code, again + 1
         reached += later.reached
     same = code == 0 and digest(directory) == expected and verify_ledger(directory) == []
-    repeated = _dispatched(reached) - _dispatched(places)
+    repeated = dispatched(reached) - dispatched(places)
     return Crash(at, places[at - 1], lost, same, again, repeated)
 
 
-def _missing(directory: Path) -> int:
+def missing(directory: Path) -> int:
     """Acknowledged commits that the ledger does not hold."""
     file = acknowledged_file(directory)
     told = set(file.read_text().splitlines()) if file.exists() else set()
@@ -191,7 +191,7 @@ def _missing(directory: Path) -> int:
     return len(told - kept)
 
 
-def _dispatched(places: list[str]) -> int:
+def dispatched(places: list[str]) -> int:
     return sum(place.startswith("before dispatch") for place in places)
 
 
