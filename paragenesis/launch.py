@@ -46,6 +46,7 @@ def run(
     executor: ExecutorName | Executor = "ray",
     rounds: int | None = None,
     address: str = "local",
+    trust_network: bool = False,
     notify: Callable[[Progress], None] = ignore,
 ) -> Finished:
     """Run a campaign to its end, or resume it where it stopped.
@@ -56,10 +57,12 @@ def run(
         executor: "ray", "inline" (this process), or an executor of your own, which is left open.
         rounds: Rounds in all, if not as specified.
         address: The Ray cluster: "local" for a private one, "auto" or "host:port" for a running one.
+        trust_network: Use a running cluster although it is not authenticated: nobody else can reach it.
         notify: Told of every step.
 
     Raises:
-        InputError: The campaign names something that cannot be used; nothing was written.
+        InputError: The campaign names something that cannot be used, or the cluster is not authenticated; nothing was
+            written.
         PotentialError: A potential fails its known-answer check; nothing was written.
         ExecutionError: A worker could not do its work; run again to resume.
         LedgerError: The ledger is held by another process, or damaged.
@@ -76,7 +79,7 @@ def run(
     with threads(1):  # what this process computes must not depend on how many cores it has
         kit = prepare(spec)
         notify(Progress(0, "check", 1, 1, "all sound; starting the workers"))
-        with stoppable(), _opened(executor, address) as hosts:
+        with stoppable(), _opened(executor, address, trust_network) as hosts:
             report = _until_done(kit, folder, hosts, rounds, notify)
     return Finished(folder, report)
 
@@ -128,20 +131,17 @@ def _wait_for_room(folder: Path, deadline: float) -> None:
 
 
 @contextmanager
-def _opened(executor: ExecutorName | Executor, address: str) -> Iterator[Executor]:
+def _opened(executor: ExecutorName | Executor, address: str, trust_network: bool) -> Iterator[Executor]:
     """The executor to use; one made here is closed here."""
     if not isinstance(executor, str):
         yield executor
-        return
-    with closing(_make(executor, address)) as made:
-        yield made
+    elif executor == "inline":
+        with closing(InlineExecutor()) as made:
+            yield made
+    elif executor == "ray":
+        from paragenesis.actors import RayExecutor, connected
 
-
-def _make(name: str, address: str) -> Executor:
-    if name == "inline":
-        return InlineExecutor()
-    if name == "ray":
-        from paragenesis.actors import RayExecutor
-
-        return RayExecutor(address)
-    raise InputError(f"there is no executor '{name}'; choose 'ray' or 'inline'")
+        with connected(address, trust_network=trust_network), closing(RayExecutor(address)) as hosts:
+            yield hosts
+    else:
+        raise InputError(f"there is no executor '{executor}'; choose 'ray' or 'inline'")

@@ -15,7 +15,7 @@ FLOORS = [  # from the ground up; a module may import its own floor and those be
     ("engine",),
     ("actors", "testing"),
     ("launch", "doctor", "terminal"),
-    ("cli", "__main__"),
+    ("cli", "commands", "__main__"),
 ]
 
 

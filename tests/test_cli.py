@@ -213,6 +213,9 @@ def test_a_directory_without_a_campaign_is_refused(cli: Run, tmp_path: Path, wor
         ('use = "random"', 'use = "plugins.py:Broken"', "'broken' raised RuntimeError: no sand left"),
         ('["lennard-jones"]', '["chgnet-0.3.1"]', "no potential 'chgnet-0.3.1'; did you mean 'chgnet-0.3.0"),
         ('["lennard-jones"]', '["mace:no.model"]', "no MACE file 'no.model'"),
+        ('["lennard-jones"]', '["mace:plugins.py"]', "is pickled and can run code when loaded; give sha256 = "),
+        ('["lennard-jones"]', f'[{{ name = "mace:plugins.py", sha256 = "{"0" * 64}" }}]', "but 000000"),
+        ('{ potential = "lennard-jones", fmax = 0.15 }', '{ potential = "mace:plugins.py" }', "is pickled and can run"),
         ('["lennard-jones"]', "[]", "'potentials' is empty; name at least 1"),
         ("[[generators]]", "[generators]", "'generators': must be a list (a TOML table in a list is written [[name]])"),
         ("n = 16", "n = 0", "'generators.0.n'"),
@@ -228,6 +231,30 @@ def test_a_campaign_that_cannot_be_used_is_one_sentence_and_leaves_nothing(
     (tmp_path / "bad.toml").write_text(text)
     (tmp_path / "plugins.py").write_text(PLUGINS)
     assert said in refused(cli("run", tmp_path / "bad.toml", "--directory", tmp_path / "c", "--executor", "inline"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_cluster_without_authentication_is_refused_before_anything_is_written_unless_the_network_is_trusted(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[str] = []
+
+    def init(address: str, **_: Any) -> None:
+        reached.append(address)
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    words = ["run", tmp_path / "tiny.toml", "--directory", tmp_path / "c", "--address", "head:6379"]
+    assert "'head:6379' was not joined: there is no token to join with" in refused(cli(*words))
+    assert reached == []
+    code, _, said = cli(*words, "--trust-network")
+    assert (code, reached) == (1, ["head:6379"])
+    assert "no Ray cluster could be reached at 'head:6379'" in said
     assert not (tmp_path / "c").exists()
 
 

@@ -32,7 +32,7 @@ def test_every_linked_file_exists() -> None:
 def test_every_command_of_the_table_exists() -> None:
     commands = re.findall(r"^\| `paragenesis (\w+)", README, re.MULTILINE)
     text = build_parser().format_help()
-    assert len(commands) == 11
+    assert len(commands) == 12
     assert all(re.search(rf"^\s+{command}\b", text, re.MULTILINE) for command in commands)
 
 

@@ -28,7 +28,13 @@ _POLL_SECONDS = 0.2
 
 
 def train_with_ray(
-    job: TrainingJob, data: TrainingSet, workers: int, notify: Notify = ignore, *, address: str = "local"
+    job: TrainingJob,
+    data: TrainingSet,
+    workers: int,
+    notify: Notify = ignore,
+    *,
+    address: str = "local",
+    trust_network: bool = False,
 ) -> Path:
     """Train with several workers; the checkpoint, which the first of them wrote.
 
@@ -41,14 +47,15 @@ def train_with_ray(
         workers: How many.
         notify: Told of every epoch.
         address: Ray cluster: "local", "auto" or host:port.
+        trust_network: Join it even if it is not authenticated.
 
     Raises:
-        InputError: The cluster has too few CPUs or GPUs, or job or data do not fit.
+        InputError: The cluster is not authenticated, or has too few CPUs or GPUs, or job or data do not fit.
         ExecutionError: No cluster, a worker died, or the loss is not finite.
     """
     if workers < 1:
         raise InputError(f"a training needs at least 1 worker, but {workers} were asked for")
-    disconnect = connect(address)
+    disconnect = connect(address, trust_network=trust_network)
     try:
         on_gpus = _on_gpus(job.settings.device, workers)
         placed = replace(job, settings=job.settings.model_copy(update={"device": "auto" if on_gpus else "cpu"}))

@@ -43,12 +43,16 @@ def fake(tmp_path: Path) -> dict[str, str]:
         body = 'while [[ $1 == --* ]]; do shift; done\nexec "$@"\n' if name == "srun" else 'sleep "${SLEEP:-0}"\n'
         if name == "scontrol":
             body = ""
+        if name == "ray":
+            body = '[ "$2" != list ] || exit "${OPEN:-1}"\n' + body  # an open cluster lists its jobs to anyone
         script = folder / name
         script.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "{name} $*" >> "{tmp_path}/calls"\n{body}')
         script.chmod(0o755)
     return {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "VIRTUAL_ENV": str(tmp_path),
+        "HOME": str(tmp_path),
+        "RAY_AUTH_TOKEN": "token",
         "SLURM_SUBMIT_DIR": str(tmp_path),
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_JOB_NUM_NODES": "2",
@@ -125,7 +129,7 @@ def test_submit_hands_ray_a_job_that_joins_the_cluster(fake: dict[str, str], tmp
     (tmp_path / "campaign.toml").touch()
     done = submit(fake, tmp_path, "campaign.toml", "/shared/out", "--no-wait", "--entrypoint-num-gpus", "0.1")
     assert done.returncode == 0, done.stderr
-    (ray,) = calls(tmp_path)
+    ray = calls(tmp_path)[-1]
     split = ray.index("--")
     context = ray_submit.make_context("submit", [*ray[3:split], "--", "x"])
     assert context.params["no_wait"]
@@ -151,6 +155,33 @@ def test_submit_refuses_what_would_be_lost(
     assert done.returncode == 2
     assert said in done.stderr
     assert calls(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE=disabled turns authentication off"),
+        ({"RAY_AUTH_TOKEN": ""}, "there is no token"),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "token"}, "run chmod 600 'token'"),
+        ({"OPEN": "0"}, "answers without a token"),
+    ],
+)
+def test_submit_refuses_to_talk_to_a_cluster_without_authentication_unless_the_network_is_trusted(
+    fake: dict[str, str], tmp_path: Path, changed: dict[str, str], said: str
+) -> None:
+    (tmp_path / "campaign.toml").touch()
+    (tmp_path / "token").write_text("a token")
+    (tmp_path / "token").chmod(0o644)
+    done = submit(fake | changed, tmp_path, "campaign.toml", "/shared/out")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "--trust-network" in done.stderr
+    assert [call for call in calls(tmp_path) if "submit" in call] == []
+    done = submit(fake | changed, tmp_path, "campaign.toml", "/shared/out", "--trust-network", "--no-wait")
+    assert done.returncode == 0, done.stderr
+    ray = calls(tmp_path)[-1]
+    assert "--no-wait" in ray[: ray.index("--")]
+    assert accepted(ray[ray.index("--") + 1 :])["trust_network"]
 
 
 def test_the_upload_has_the_package_but_neither_results_nor_the_links_at_the_root(tmp_path: Path) -> None:
