@@ -20,6 +20,7 @@ from paragenesis.engine.descriptors import DESCRIPTOR_NAMES, describe
 from paragenesis.engine.generators.learned.sources import read_source
 
 AT_ONCE = 32
+ENERGIES = ("p_formation_energy", "p_hull_distance")  # of the potential, eV/atom
 
 
 def mp20_pool(data: Path, potential: str | None, work: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -29,6 +30,7 @@ def mp20_pool(data: Path, potential: str | None, work: Path) -> tuple[pd.DataFra
     crystals = part.crystals
     columns: dict[str, Any] = {
         "system": list(crystals.chemical_systems),
+        "formation_energy": part.labels["formation_energy_per_atom"],
         "energy_above_hull": part.labels["energy_above_hull"],
         "band_gap": part.labels["band_gap"],
         "density": crystals.densities,
@@ -42,7 +44,7 @@ def mp20_pool(data: Path, potential: str | None, work: Path) -> tuple[pd.DataFra
             energies, pooled = _chgnet(crystals, potential)
             np.savez(place, energies=energies, pooled=pooled)
         found = np.load(place)
-        features["p_formation_energy"], features["p_hull_distance"] = _stability(
+        features[ENERGIES[0]], features[ENERGIES[1]] = _stability(
             crystals, found["energies"], potential, data / "hull_reference.csv.gz", work
         )
         for i, column in enumerate(found["pooled"].T):

@@ -3,14 +3,14 @@
     python benchmarks/decisions.py --task redoxmers --data ../shared/data [--seeds 20] [--strategies ehvi_dpp ehvi ...]
     python benchmarks/decisions.py --task discovery --data ../shared/data [--potential chgnet-0.3.0]
     python benchmarks/decisions.py --task honesty
-    python benchmarks/decisions.py --task scale [--sizes 1000 10000 100000]
+    python benchmarks/decisions.py --task features --data ../shared/data --potential chgnet-0.3.0 --seeds 5
 
 redoxmers   `redoxmers.csv`: 1,408 molecules of four substituents, three outcomes to minimise. Five at a time,
             begun with five at random; the share of the whole table's hypervolume after 50 and 100.
 discovery   all crystals of `mp20_train.csv.gz`, the oracle is the table. A hit has hull distance 0, a band gap of 1.0
             to 2.5 eV and a density below 6 g/cm3. 50 at random first, then 25 at a time to 300.
 honesty     a synthetic pool with planted noisy regions: what triage removes.
-scale       q = 64 with three objectives and 500 verified: CPU time and memory by the size of the pool.
+features    what a surrogate learns from descriptors of composition and structure, from the potential's, and from both.
 
 Coverage is that of the 90 % intervals that were told before each verification.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +28,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bench_features import features, mean_and_error
 from bench_table import markdown, versions
 
 from paragenesis import Minimize, Range, decide
 from paragenesis.engine.acquisition.dpp import log_determinant
 from paragenesis.engine.acquisition.features import FeatureSpace
 from paragenesis.engine.acquisition.pareto import hypervolume
-from paragenesis.engine.acquisition.select import DecisionSettings, select_batch
+from paragenesis.engine.acquisition.select import DecisionSettings
 from paragenesis.engine.acquisition.triage import Evidence, TriageSettings, triage
 from paragenesis.objectives import Goal
 
@@ -96,10 +96,9 @@ def campaign(
     return done
 
 
-def mean_and_error(values: Sequence[float], digits: int) -> str:
-    """Mean and its standard error."""
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{np.mean(values):.{digits}f} +- {error:.{digits}f}"
+def seeds_of(options: argparse.Namespace) -> range:
+    """The seeds that were asked for."""
+    return range(options.first_seed, options.first_seed + options.seeds)
 
 
 # --- redoxmers -------------------------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ def redoxmers(options: argparse.Namespace) -> dict[str, Any]:
     for strategy in options.strategies or ["ehvi_dpp", "ehvi", "thompson", "parego", "greedy", "random"]:
         shares: dict[int, list[float]] = {50: [], 100: []}
         covered, seconds = [], []
-        for seed in range(options.seeds):
+        for seed in seeds_of(options):
             done = campaign(
                 table, REDOXMERS[:4], goals, first=5, q=5, budget=100, seed=seed, settings={"strategy": strategy}
             )
@@ -145,7 +144,7 @@ def discovery(options: argparse.Namespace) -> dict[str, Any]:
     rows, results = [], []
     for strategy in options.strategies or ["hits", "ehvi", "greedy", "random"]:
         found, systems, spread, cost, covered = [], [], [], [], []
-        for seed in range(options.seeds):
+        for seed in seeds_of(options):
             done = campaign(
                 table, features, list(HIT.values()), first=50, q=25, budget=300, seed=seed,
                 settings={"strategy": strategy},
@@ -194,7 +193,7 @@ def honesty(options: argparse.Namespace) -> dict[str, Any]:
     """The share of false hopes, and of true hits, that triage removes."""
     removed: dict[str, list[float]] = {"false hopes": [], "true hits": []}
     counts = []
-    for seed in range(options.seeds):
+    for seed in seeds_of(options):
         evidence, false, hits = noisy_pool(seed)
         out = np.zeros(len(false), dtype=bool)
         out[[t.index for t in triage(evidence, TriageSettings())]] = True
@@ -210,54 +209,11 @@ def honesty(options: argparse.Namespace) -> dict[str, Any]:
     return {"task": "honesty", "removed": removed}
 
 
-# --- scale -----------------------------------------------------------------------------------------------------------
-
-
-def scale(options: argparse.Namespace) -> dict[str, Any]:
-    """CPU time and peak memory of a decision by the size of the pool: learning, prediction and choice."""
-    rows, results = [], []
-    for n in options.sizes:
-        seconds = []
-        for seed in range(options.seeds):
-            seconds.append(_timed(n, seed, options.strategies[0] if options.strategies else "ehvi_dpp"))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        learning, choice = np.median(seconds, axis=0)
-        rows.append([f"{n:,}", f"{learning:.1f}", f"{choice:.1f}", f"{1e6 * choice / n:.0f}", f"{peak:.2f}"])
-        results.append({"n": n, "seconds": seconds, "peak_gb": peak})
-    head = ["candidates", "learning and prediction, CPU s", "choice, CPU s", "choice, us a candidate", "peak GB"]
-    print(markdown(head, rows))
-    print("\nq = 64, three objectives, 500 verified, 16 features; sizes in ascending order, so the peak is theirs")
-    return {"task": "scale", "results": results}
-
-
-def _timed(n: int, seed: int, strategy: str) -> tuple[float, float]:
-    """CPU seconds of learning from 500 and predicting n, and of choosing 64."""
-    from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
-
-    rng = np.random.default_rng(seed)
-    X, seen = rng.random((n, 16)), rng.random((500, 16))
-
-    def outcomes(x: Floats) -> Floats:
-        waves = np.sin(3 * x[:, :3] + x[:, 3:6]) + x[:, 6:9] * x[:, 9:12]
-        return np.asarray(waves + 0.05 * rng.standard_normal(waves.shape))
-
-    Y = outcomes(seen)
-    centre = Y.mean(0)
-    started = time.process_time()
-    surrogate = ResidualSurrogate(SurrogateSettings(ensemble_weight=0.0)).fit(seen, Y - centre, pool=X)
-    mean, std = surrogate.predict(X, np.tile(centre, (n, 1)), np.full((n, 3), np.nan))
-    learnt = time.process_time()
-    settings = DecisionSettings(q=64, strategy=strategy)
-    batch = select_batch(X, mean, std, observed=Y, given=seen, settings=settings, seed=seed)
-    assert len(batch) == min(64, n)
-    return learnt - started, time.process_time() - learnt
-
-
 TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "redoxmers": redoxmers,
     "discovery": discovery,
     "honesty": honesty,
-    "scale": scale,
+    "features": lambda options: features(options, HIT),
 }
 
 
@@ -265,15 +221,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=sorted(TASKS), required=True)
     parser.add_argument("--data", type=Path, help="folder with redoxmers.csv and mp20_train.csv.gz")
-    parser.add_argument("--seeds", type=int, default=20, help="how many: 0, 1, ...")
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--strategies", nargs="+")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--potential", help="its energies and descriptors are features, too")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 300], help="crystals learnt from")
     parser.add_argument("--work", type=Path, default=Path("decisions.work"), help="folder for features, found once")
     parser.add_argument("--out", type=Path, help="write everything there as JSON")
     options = parser.parse_args(arguments)
-    if options.data is None and options.task in ("redoxmers", "discovery"):
+    if options.data is None and options.task != "honesty":
         parser.error("--data is needed")
+    if options.potential is None and options.task == "features":
+        parser.error("--potential is needed")
     import torch
 
     torch.set_num_threads(1)

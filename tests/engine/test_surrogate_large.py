@@ -9,6 +9,7 @@ import pytest
 
 from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
 from paragenesis.engine.surrogate.botorch_fit import fit_exact
+from paragenesis.engine.surrogate.kernels import Kernel
 from paragenesis.engine.surrogate.levels_fit import fit_levels
 from paragenesis.engine.surrogate.process import _Exact, _Variational, learn
 from paragenesis.errors import InputError
@@ -51,6 +52,18 @@ def test_its_hyper_parameters_are_those_of_the_exact_fit() -> None:
     assert mine.noise[0] == pytest.approx(noise, rel=1e-2)
     assert mine.kernel.common.amplitude == pytest.approx(kernel.amplitude, rel=1e-2)
     assert mine.kernel.common.length_scales == pytest.approx(kernel.length_scales, rel=1e-2)
+
+
+def test_an_exact_process_of_many_crystals_has_the_hyper_parameters_of_botorchs_fit() -> None:
+    X, _, told = smooth(450)
+    process = learn(X / 2, told, None, np.zeros(450, dtype=int), EXACT)
+    assert isinstance(process, _Exact)
+    kernel, noise = fit_exact(X / 2, told / process.size, None, separate=True)
+    mine = process._data.kernel
+    assert isinstance(mine, Kernel)
+    assert process._data.new_noise == pytest.approx(noise, rel=1e-2)
+    assert mine.amplitude == pytest.approx(kernel.amplitude, rel=5e-2)
+    assert mine.length_scales == pytest.approx(kernel.length_scales, rel=5e-2)
 
 
 @pytest.mark.parametrize("settings", [EXACT, VARIATIONAL], ids=["exact", "variational"])
@@ -110,8 +123,18 @@ def test_twenty_thousand_crystals_fit_in_memory() -> None:
 def test_an_impossible_noise_is_named() -> None:
     X, values = np.arange(3.0)[:, None], np.array([[0.1], [0.2], [np.nan]])
     ResidualSurrogate().fit(X, values, noise_std=np.array([[0.1], [0.1], [np.nan]]))
-    for noise in (-0.1, np.nan, np.array([[0.1], [np.inf], [0.1]])):
+    for noise in (-0.1, np.array([[0.1], [np.nan], [0.1]]), np.array([[0.1], [np.inf], [0.1]])):
         with pytest.raises(InputError, match="finite and not negative"):
             ResidualSurrogate().fit(X, values, noise_std=noise)
     with pytest.raises(InputError, match="one number or the shape"):
         ResidualSurrogate().fit(X, values, noise_std=np.full(3, 0.1))
+
+
+def test_where_no_noise_is_known_it_is_learnt() -> None:
+    X, _, told = smooth(60)
+    runs = [
+        predictions(ResidualSurrogate(EXACT).fit(X[:40], told[:40, None], noise_std=noise), X)
+        for noise in (None, np.full((40, 1), np.nan))
+    ]
+    assert (runs[0][0] == runs[1][0]).all()
+    assert (runs[0][1] == runs[1][1]).all()

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the exact process, by BoTorch."""
+"""Hyper-parameters of the exact process of up to some hundred crystals, by BoTorch."""
 
 from __future__ import annotations
 

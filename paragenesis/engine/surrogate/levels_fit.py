@@ -1,4 +1,4 @@
-"""Hyper-parameters of a process with levels of fidelity, or of a large one, from a thousand crystals.
+"""Hyper-parameters of a process with levels of fidelity, or from many crystals, a thousand at most.
 
 The objective is that of `botorch_fit`, the log marginal likelihood plus log-normal priors, with its gradient written
 out: at a thousand crystals that is several times faster than automatic differentiation.

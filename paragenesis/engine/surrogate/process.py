@@ -21,6 +21,7 @@ from paragenesis.engine.surrogate.kernels import NOISE_FLOOR, Kernel, LevelKerne
 from paragenesis.engine.surrogate.levels_fit import LevelFit, fit_levels, noise_variance
 from paragenesis.engine.surrogate.settings import SurrogateSettings
 
+_WRITTEN_OUT_FROM = 400  # crystals from which the fit with its gradient written out is the faster one
 _FIT_ON = 1000  # crystals that hyper-parameters are fitted to, where not to all
 _FOLDS = 10  # parts that are left out in turn where leaving out one by one would be dear
 _ENTRIES = 2_000_000  # bounds a cross-covariance to 16 MB
@@ -119,7 +120,7 @@ def learn(
     exact = len(Z) <= settings.exact_up_to
     y, X = residuals / unit, Z
     kernel: Kernel | LevelKernel
-    if exact and target.all():
+    if len(Z) < min(_WRITTEN_OUT_FROM, settings.exact_up_to + 1) and target.all():
         kernel, learnt = fit_exact(Z, y, known, len(Z) >= separate_from)
         variance = np.full(len(y), learnt) if known is None else known
     else:

@@ -13,7 +13,8 @@ class SurrogateSettings(Settings):
     """How residuals are learnt.
 
     Attributes:
-        dimensions: Principal components of the standardised descriptors that the kernel sees.
+        dimensions: Principal components of the standardised descriptors that the kernel sees; all descriptors, unturned, if
+            there are not more (evidence: `benchmarks/README.md`, "Features").
         points_per_length_scale: Verified crystals per component from which each component gets its own length scale.
         ensemble_weight: How many verified crystals the ensemble's own spread counts for in the posterior variance.
         default_spread: Standard deviation of a candidate without one (a single member has no spread), as a share of
@@ -24,7 +25,7 @@ class SurrogateSettings(Settings):
         inducing: Points that the variational process remembers instead of all crystals.
     """
 
-    dimensions: int = Field(default=16, ge=1)
+    dimensions: int = Field(default=64, ge=1)
     points_per_length_scale: int = Field(default=8, ge=1)
     ensemble_weight: float = Field(default=4.0, ge=0.0)
     default_spread: float = Field(default=0.25, ge=0.0)
