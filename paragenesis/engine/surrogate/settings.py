@@ -13,8 +13,8 @@ class SurrogateSettings(Settings):
     """How residuals are learnt.
 
     Attributes:
-        dimensions: Principal components of the standardised descriptors that the kernel sees; all descriptors, unturned, if
-            there are not more (evidence: `benchmarks/README.md`, "Features").
+        dimensions: Principal components of the standardised descriptors that the kernel sees; all descriptors,
+            unturned, if there are not more (evidence: `benchmarks/README.md`, "Features").
         points_per_length_scale: Verified crystals per component from which each component gets its own length scale.
         ensemble_weight: How many verified crystals the ensemble's own spread counts for in the posterior variance.
         default_spread: Standard deviation of a candidate without one (a single member has no spread), as a share of
