@@ -406,6 +406,18 @@ class Relaxed:
             **{name: getattr(self, name)[:, index] for name in _MEMBER_TABLES},
         )
 
+    @classmethod
+    def concatenate(cls, batches: Sequence[Relaxed]) -> Relaxed:
+        """All crystals of several batches, at least one, that the same members judged at the same strains."""
+        joined: dict[str, Any] = {f: np.concatenate([getattr(b, f) for b in batches]) for f in _CRYSTAL_TABLES}
+        joined |= {f: np.concatenate([getattr(b, f) for b in batches], axis=1) for f in _MEMBER_TABLES}
+        return replace(
+            batches[0],
+            crystals=Crystals.concatenate([b.crystals for b in batches]),
+            strain_energies=np.concatenate([b.strain_energies for b in batches], axis=1),
+            **joined,
+        )
+
 
 def _picked(n: int, which: slice | Sequence[int] | npt.NDArray[Any]) -> IntArray:
     """The indices below n that a slice, a list of indices or a boolean mask picks."""
@@ -424,3 +436,4 @@ _MEMBER_TABLES = (
     "pressures",
     "magnetic_moments",
 )
+_CRYSTAL_TABLES = ("converged", "steps", "initial_volumes")

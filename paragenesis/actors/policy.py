@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from paragenesis.engine.attempts import Loss
 from paragenesis.engine.executor import Resources, StageSpec
 from paragenesis.errors import ExecutionError, InputError
 
 TASKS_AHEAD_PER_WORKER = 2  # one running, one waiting: a worker never idles, and little is lost if it dies
+START_ATTEMPTS = 3  # of workers that die while they start or build a stage; no item is to blame for that
 
 
 def hosts_of(stages: Sequence[StageSpec]) -> dict[str, Resources]:
@@ -62,3 +64,25 @@ def check_room(host: str, wanted: Resources, workers: int, free: Mapping[str, fl
 def window(workers: Sequence[int]) -> int:
     """How many items may be in flight at once, from the number of workers of each host."""
     return TASKS_AHEAD_PER_WORKER * max(workers, default=1) + 1
+
+
+def how_lost(lost: Loss) -> str:
+    """How a call was lost, in words."""
+    return {"died": "its worker died", "hung": "its worker hung", "memory": "its worker ran out of memory"}[lost]
+
+
+def not_up(host: str, wanted: Resources, workers: int, seconds: float) -> str:
+    """What to say when a worker was never up."""
+    return (
+        f"the workers of host '{host}' were not all up after {seconds:g} s: each of the {workers} needs "
+        f"{wanted.cpus} CPU and {wanted.gpus:g} GPU; lower resources.{host}.workers, .cpus or .gpus, or start a larger "
+        "cluster"
+    )
+
+
+def in_vain(host: str, what: str, why: str) -> str:
+    """What to say when workers are lost again and again before they begin to work."""
+    return (
+        f"workers of host '{host}' were lost {START_ATTEMPTS} times while {what} ({why}); "
+        "mend that, and run the campaign again to resume it"
+    )

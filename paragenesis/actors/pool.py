@@ -1,88 +1,240 @@
-"""The books of one group of workers: who there is and how much each has to do."""
+"""The books of one group of workers: who there is, what each is doing and since when, and what waits for a worker.
+
+Ray's own restarts and retries are off, because they hide how often something was tried, run what had not begun again
+and out of order, and never end a call that hangs. Instead a worker whose process died, or whose call has outlasted its
+lease, is replaced by a new one. A worker does its errands one after the other, so only the first can have killed it:
+that one is reported as lost, the others go back to those that wait.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
+from paragenesis.actors.policy import START_ATTEMPTS, TASKS_AHEAD_PER_WORKER, how_lost, in_vain, not_up
 from paragenesis.actors.worker import Worker
-from paragenesis.engine.executor import Outcome, Resources
-from paragenesis.errors import ExecutionError
+from paragenesis.engine.attempts import Loss
+from paragenesis.engine.executor import Outcome, Resources, StageSpec, describe
+from paragenesis.errors import ExecutionError, ParagenesisError
 
-START_TIMEOUT_S = 600  # importing the model libraries on a cold network file system takes minutes
+START_TIMEOUT_S = 600.0  # importing the model libraries on a cold network file system takes minutes
+
+
+@dataclass(eq=False)
+class Order:
+    """A call that somebody wants made; which worker makes it does not matter.
+
+    Attributes:
+        spec: The stage.
+        shared: Its specification in the object store, in a list.
+        item: What it is called with: a value, or the reference of one.
+        context: The stream's context in the object store, in a list.
+        done: Told what became of it, with the reference of the value; None if `item` was lost with a node.
+        dropped: Nobody wants it any more.
+    """
+
+    spec: StageSpec
+    shared: list[ray.ObjectRef[StageSpec]]
+    item: Any
+    context: list[ray.ObjectRef[Any]]
+    done: Callable[[Outcome | None], None]
+    dropped: bool = False
+
+
+@dataclass(eq=False)
+class _Errand:
+    """What a worker was asked to do: to start, to build a stage, or to carry out an order."""
+
+    what: str
+    limit: float
+    status: ray.ObjectRef[Any]
+    value: ray.ObjectRef[Any] | None = None
+    order: Order | None = None
+
+
+@dataclass(eq=False)
+class _Hand:
+    """A worker with its errands, the first of which it has been at since `since` or later."""
+
+    actor: Any
+    replaces: bool
+    up: bool = False
+    since: float = field(default_factory=time.monotonic)
+    errands: deque[_Errand] = field(default_factory=deque)
+    built: dict[str, ray.ObjectRef[StageSpec]] = field(default_factory=dict)
+
+    @property
+    def orders(self) -> int:
+        """How many orders it has."""
+        return sum(errand.order is not None for errand in self.errands)
+
+    def add(self, errand: _Errand) -> None:
+        """One errand more."""
+        if not self.errands:
+            self.since = time.monotonic()
+        self.errands.append(errand)
+
+    def take(self, order: Order) -> None:
+        """Carry out an order; its stage is built first, so that its lease is for the call alone."""
+        name, shared = order.spec.name, order.shared
+        if self.built.get(name) != shared[0]:
+            limit = max(START_TIMEOUT_S, order.spec.resources.lease)
+            self.add(_Errand(f"building stage '{name}'", limit, self.actor.build.remote(name, shared)))
+            self.built[name] = shared[0]
+        called = self.actor.call.options(num_returns=2)
+        status, value = called.remote(name, shared, order.item, order.context)
+        self.add(_Errand(f"stage '{name}'", order.spec.resources.lease, status, value, order))
+
+    def end_first(self) -> _Errand:
+        """Strike the first errand off; the next one begins now at the latest."""
+        self.since = time.monotonic()
+        return self.errands.popleft()
 
 
 class WorkerPool:
-    """Starts the workers of one host and hands each call to the one with the least to do."""
+    """Starts the workers of one host, hands out what is to be done, and replaces who is lost."""
 
     def __init__(self, host: str, resources: Resources, workers: int) -> None:
         """Start the workers; they come up in the background."""
-        actor = ray.remote(Worker).options(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            max_restarts=-1,  # stages keep no state that matters: a new process can take over
-            max_task_retries=2,  # work is keyed and deterministic, so running it twice is harmless
-            # An actor otherwise starts its calls in the order of submission: one that waits for another host's result
-            # would keep all behind it waiting, and no two items would ever overlap.
-            allow_out_of_order_execution=True,
-        )
         self.host = host
         self._resources = resources
-        self._workers = [actor.remote() for _ in range(workers)]
-        self._load = [0] * workers
-        self._holder: dict[ray.ObjectRef[Any], int] = {}
+        self._waiting: deque[Order] = deque()
+        self._deaths: Counter[str] = Counter()  # in a row, at what no item is to blame for
+        self._hands = [self._hire(replaces=False) for _ in range(workers)]
 
     def __len__(self) -> int:
         """How many workers there are."""
-        return len(self._workers)
+        return len(self._hands)
 
     @property
     def demand(self) -> dict[str, float]:
         """What all workers together ask of the cluster."""
         return {"CPU": float(self._resources.cpus * len(self)), "GPU": self._resources.gpus * len(self)}
 
-    def wait(self) -> None:
-        """Wait until every worker is up.
+    def submit(self, order: Order) -> None:
+        """Have an order carried out as soon as there is a worker for it."""
+        self._waiting.append(order)
+        self._hand_out()
+
+    def drop(self, order: Order) -> None:
+        """Forget an order; a call that has begun goes on, and nobody hears of it."""
+        order.dropped = True
+        for errand in (errand for hand in self._hands for errand in hand.errands if errand.order is order):
+            ray.cancel(errand.status)
+
+    def watched(self) -> list[ray.ObjectRef[Any]]:
+        """References, each ready when a worker is done with what it is at."""
+        return [hand.errands[0].status for hand in self._hands if hand.errands]
+
+    def advance(self) -> None:
+        """Report what is done, replace workers that are lost, and hand out what waits.
 
         Raises:
-            ExecutionError: One did not come up in time.
+            ParagenesisError: A worker says that it cannot do its work.
+            ExecutionError: Workers do not come up, or die again and again without an item to blame.
         """
-        ready, missing = ray.wait(
-            [w.ready.remote() for w in self._workers], num_returns=len(self), timeout=START_TIMEOUT_S
-        )
-        if missing:
-            raise ExecutionError(
-                f"{len(missing)} of {len(self)} workers of host '{self.host}' were not up after {START_TIMEOUT_S} s: "
-                f"each needs {self._resources.cpus} CPU and {self._resources.gpus:g} GPU, and the cluster has "
-                f"{ray.available_resources().get('CPU', 0):g} and {ray.available_resources().get('GPU', 0):g} free; "
-                f"lower resources.{self.host} or start a larger cluster"
-            )
-        ray.get(ready)
-
-    def submit(self, *arguments: Any) -> ray.ObjectRef[Outcome]:
-        """Queue one `Worker.call` on the worker with the least to do; an item may be the reference of an outcome."""
-        self._settle_finished()
-        index = min(range(len(self)), key=self._load.__getitem__)
-        reference: ray.ObjectRef[Outcome] = self._workers[index].call.remote(*arguments)
-        self._load[index] += 1
-        self._holder[reference] = index
-        return reference
-
-    def settle(self, reference: ray.ObjectRef[Outcome]) -> None:
-        """Note that a call has ended; once is enough."""
-        index = self._holder.pop(reference, None)
-        if index is not None:
-            self._load[index] -= 1
-
-    def _settle_finished(self) -> None:
-        """Note every call that has ended but whose result nobody has fetched yet."""
-        if self._holder:
-            done, _ = ray.wait(list(self._holder), num_returns=len(self._holder), timeout=0, fetch_local=False)
-            for reference in done:
-                self.settle(reference)
+        for place in range(len(self._hands)):
+            self._collect(place)
+        self._hand_out()
 
     def close(self) -> None:
         """Stop the workers at once."""
-        for worker in self._workers:
-            ray.kill(worker)
+        for hand in self._hands:
+            ray.kill(hand.actor)
+        self._hands.clear()
+
+    def _hire(self, *, replaces: bool) -> _Hand:
+        """A new worker, which is to say when it is up."""
+        actor = ray.remote(Worker).options(
+            num_cpus=self._resources.cpus, num_gpus=self._resources.gpus, max_restarts=0, max_task_retries=0
+        )
+        hand = _Hand(actor.remote(), replaces)
+        hand.add(_Errand("starting", START_TIMEOUT_S, hand.actor.start.remote()))
+        return hand
+
+    def _hand_out(self) -> None:
+        """Give what waits to the workers with the least to do, each only a little ahead."""
+        while self._waiting:
+            free = [hand for hand in self._hands if hand.orders < TASKS_AHEAD_PER_WORKER]
+            if not free:
+                return
+            order = self._waiting.popleft()
+            if not order.dropped:
+                min(free, key=lambda hand: hand.orders).take(order)
+
+    def _collect(self, place: int) -> None:
+        """Report what a worker has done, up to what it is at."""
+        hand = self._hands[place]
+        while hand.errands:
+            errand = hand.errands[0]
+            done, _ = ray.wait([errand.status], timeout=0, fetch_local=False)
+            if not done:
+                if time.monotonic() - hand.since > errand.limit:
+                    self._replace(place, "hung", f"it was still at it after {errand.limit:g} s")
+                return
+            try:
+                said = ray.get(errand.status)
+            except RayTaskError as error:
+                hand.end_first()
+                self._raised(errand, error)
+            except TaskCancelledError:
+                hand.end_first()
+            except ObjectLostError:
+                hand.end_first()
+                self._report(errand, None)
+            except RayError as error:  # its process, or its machine, is gone
+                self._replace(place, "memory" if isinstance(error, OutOfMemoryError) else "died", describe(error))
+                return
+            else:
+                hand.end_first()
+                hand.up = True
+                self._deaths.pop(errand.what, None)
+                if errand.order is not None:
+                    self._report(errand, Outcome(errand.value if said.ok else None, said.stage, said.error, said.lost))
+
+    def _raised(self, errand: _Errand, error: RayTaskError) -> None:
+        """Find out why a worker did not do an errand: what it was given is gone, or there is nothing to be done.
+
+        Raises:
+            ParagenesisError: The worker itself says why.
+            ExecutionError: It raised something else.
+        """
+        if isinstance(error.cause, ObjectLostError) and errand.order is not None:
+            self._report(errand, None)
+        elif isinstance(error.cause, ParagenesisError):
+            raise error.cause from error
+        else:
+            raise ExecutionError(
+                f"a worker of host '{self.host}' could not do its work ({errand.what}): {describe(error)}"
+            ) from error
+
+    def _replace(self, place: int, lost: Loss, why: str) -> None:
+        """Put a new worker in the place of one that is lost, and report or repeat what it was to do.
+
+        Raises:
+            ExecutionError: Too many were lost without an item to blame.
+        """
+        hand = self._hands[place]
+        ray.kill(hand.actor)
+        first, *others = hand.errands
+        self._waiting.extendleft(errand.order for errand in reversed(others) if errand.order is not None)
+        self._hands[place] = self._hire(replaces=True)
+        if first.order is not None:
+            self._report(first, Outcome(None, first.order.spec.name, how_lost(lost), lost))
+            return
+        self._deaths[first.what] += 1
+        if not hand.up and lost == "hung" and not hand.replaces:
+            raise ExecutionError(not_up(self.host, self._resources, len(self), START_TIMEOUT_S))
+        if self._deaths[first.what] >= START_ATTEMPTS:
+            raise ExecutionError(in_vain(self.host, first.what, why))
+
+    def _report(self, errand: _Errand, outcome: Outcome | None) -> None:
+        """Tell whoever wants to know what became of an order."""
+        if errand.order is not None and not errand.order.dropped:
+            errand.order.done(outcome)

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ray
 
-from paragenesis.engine.executor import Host, Outcome, StageSpec
+from paragenesis.engine.executor import Host, Outcome, StageSpec, threads
 
 
 class Worker:
     """Hosts stages in one process; wrapped by `ray.remote` in `pool.py`."""
 
     def __init__(self) -> None:
-        """Start empty; stages are built when first called."""
+        """Start empty."""
         self._host = Host()
         self._specs: dict[str, tuple[ray.ObjectRef[Any], StageSpec]] = {}
         self._context: tuple[ray.ObjectRef[Any], Any] | None = None
 
+    def start(self) -> bool:
+        """Answer, which shows that the process is up, with what every call needs imported."""
+        with threads(1):
+            return True
+
+    def build(self, name: str, spec: list[ray.ObjectRef[Any]]) -> bool:
+        """Build a stage, which loads its weights.
+
+        Raises:
+            ExecutionError: It cannot be built.
+        """
+        made = self._spec(name, spec[0])
+        with threads(made.resources.cpus):
+            self._host.stage(made)
+        return True
+
     def call(
-        self, name: str, spec: list[ray.ObjectRef[Any]], before: Outcome, context: list[ray.ObjectRef[Any]]
-    ) -> Outcome:
-        """Send one item through one stage.
+        self, name: str, spec: list[ray.ObjectRef[Any]], item: Any, context: list[ray.ObjectRef[Any]]
+    ) -> tuple[Outcome, Any]:
+        """Send one item through one stage; what became of it without its value, and the value.
 
         Specification and context come as references inside lists, so that Ray does not copy them at every call (a
         hull alone may be large): each is fetched once.
         """
-        return self._host.call(self._spec(name, spec[0]), before, self._shared(context[0]))
-
-    def ready(self) -> bool:
-        """Answer, which shows that the process is up."""
-        return True
+        outcome = self._host.call(self._spec(name, spec[0]), item, self._shared(context[0]))
+        return replace(outcome, value=None), outcome.value
 
     def _spec(self, name: str, reference: ray.ObjectRef[Any]) -> StageSpec:
         if name not in self._specs or self._specs[name][0] != reference:

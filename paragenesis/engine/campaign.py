@@ -25,8 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from paragenesis.engine.asking import Verification
 from paragenesis.engine.decision import Decision, decide_round, measure_round
 from paragenesis.engine.executor import Executor, Outcome
+from paragenesis.engine.failures import Failures
 from paragenesis.engine.learning import FOLDER, Grade, Learnt, Lesson, Weights
 from paragenesis.engine.ledger import Ledger, LedgerReader
 from paragenesis.engine.planning import lesson, next_shares, plan_round, planned, weights_in_use, yields
@@ -42,7 +44,7 @@ from paragenesis.engine.records import (
 )
 from paragenesis.engine.screening.novelty import Seen
 from paragenesis.engine.spec import CampaignSpec, as_old_as
-from paragenesis.engine.stages import Chunk, ChunkTask, RoundContext, Verification
+from paragenesis.engine.stages import Chunk, ChunkTask, RoundContext
 from paragenesis.engine.verdict import Verdict
 from paragenesis.engine.verification import Asked, UnderWay, patience
 from paragenesis.errors import ExecutionError, InputError
@@ -219,7 +221,11 @@ class Campaign:
     # --- fill ------------------------------------------------------------------------------------------------------
 
     def _fill(self, number: int) -> None:
-        """Commit every chunk of the round, in order."""
+        """Commit every chunk of the round, in order.
+
+        Raises:
+            ExecutionError: A stage failed on a whole chunk, or too many crystals failed.
+        """
         tasks = self._plan(number)
         committed = self.ledger.committed(number, "chunk")
         todo = [task for task in tasks if task.key not in committed]
@@ -228,9 +234,11 @@ class Campaign:
         known = self._seen("round <= ?", number)
         weights = self._weights(number) if todo else {}
         context = RoundContext(self.spec.condition, self._seen("round < ?", number), weights)
+        failures = Failures.of(self.ledger, self.spec.failures, number)
         outcomes = self._executor.stream(self.kit.stages, todo, context)
         for task, outcome in zip(todo, outcomes, strict=True):
             chunk = _unique(_result(outcome, task.key), known)
+            failures.add(chunk.verdicts, last=task is todo[-1])
             self.ledger.commit(task.key, number, "chunk", chunk_tables(chunk))
             done += task.n
             self._tell(number, "fill", done, total, f"{len(chunk.alive)} of {len(chunk.crystals)} kept ({task.key})")
@@ -331,8 +339,9 @@ class Campaign:
 
     def _write(self, number: int, asked: Asked, outcome: Outcome, *, before_decision: bool = False) -> str:
         """Commit an answer in the round in which it came; the answer in words."""
-        answer: Verification = _result(outcome, asked.candidate)
         names = [o.name for o in self.kit.objectives]
+        crystal = self.ledger.crystals("candidate_id = ?", (asked.candidate,))
+        answer = Verification.of(outcome, crystal, len(names))
         tables = verification_tables(number, answer, self.kit.level, names, before_decision=before_decision)
         self.ledger.commit(_verify_key(asked.round, asked.candidate), number, "verification", tables)
         return answer.words(names)
@@ -376,11 +385,11 @@ def _result(outcome: Outcome, what: str) -> Any:
     """The result of an outcome.
 
     Raises:
-        ExecutionError: A stage raised on the whole item.
+        ExecutionError: A stage failed on the whole item.
     """
     if not outcome.ok:
         raise ExecutionError(
-            f"stage '{outcome.stage}' failed on {what}: {outcome.error}; run the campaign again to resume it"
+            f"stage '{outcome.stage}' failed on {what}: {outcome.reason}; run the campaign again to resume it"
         )
     return outcome.value
 

@@ -3,8 +3,9 @@
 A stage is a plain class: built once on its worker from a few frozen arguments, kept there, and called as
 `stage(item, context)`; the context is shared by all items of a stream. An executor hosts stages and streams items
 through them, keeps a bounded number in flight, and returns the outcomes **in the order of the items**. Items that may
-outlast a round go through a queue instead, which gives each outcome as it comes. This file has the contracts and the
-in-process executor; Ray's stands in `paragenesis.actors`.
+outlast a round go through a queue instead, which gives each outcome as it comes. How often something is tried, and how
+what breaks a stage is split until the guilty crystal stands alone, is decided in `attempts`, for all executors alike.
+This file has the contracts and the in-process executor; Ray's stands in `paragenesis.actors`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from pydantic import Field
 
+from paragenesis.engine.attempts import Outcome as Outcome
+from paragenesis.engine.attempts import travel
+from paragenesis.engine.failpoints import reach
 from paragenesis.errors import ExecutionError, ParagenesisError
 from paragenesis.settings import Settings
 
@@ -30,11 +34,15 @@ class Resources(Settings):
         workers: How many copies run at once; 0 means as many as there are CPUs or, where gpus is set, GPUs for.
         cpus: CPU threads for each worker.
         gpus: GPUs for each worker; may be a fraction.
+        lease: Seconds that one call may take before its worker is killed.
+        attempts: How often a call is tried whose worker dies, hangs or runs out of memory.
     """
 
     workers: int = Field(default=1, ge=0)
     cpus: int = Field(default=1, ge=1)
     gpus: float = Field(default=0.0, ge=0.0)
+    lease: float = Field(default=3600.0, gt=0.0)
+    attempts: int = Field(default=3, ge=1)
 
 
 @dataclass(frozen=True)
@@ -54,20 +62,6 @@ class StageSpec:
     arguments: tuple[Any, ...]
     host: str
     resources: Resources = field(default_factory=Resources)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an item: the last stage's result, or the stage and error that ended it."""
-
-    value: Any = None
-    stage: str = ""
-    error: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether every stage so far returned."""
-        return not self.error
 
 
 class Executor(Protocol):
@@ -150,20 +144,18 @@ class Host:
         """Start empty; a stage is built at its first call and kept."""
         self._built: dict[str, tuple[StageSpec, Stage]] = {}
 
-    def call(self, spec: StageSpec, before: Outcome, context: Any) -> Outcome:
-        """Send one item through one stage; an item that failed before passes through unchanged.
+    def call(self, spec: StageSpec, item: Any, context: Any) -> Outcome:
+        """Send one item through one stage.
 
         Raises:
             ExecutionError: The stage cannot be built, which no retry mends.
         """
-        if not before.ok:
-            return before
         with threads(spec.resources.cpus):
             stage = self.stage(spec)
             try:
-                return Outcome(value=stage(before.value, context))
+                return Outcome(value=stage(item, context))
             except Exception as error:  # noqa: BLE001  whatever a plug-in raises is a recorded failure of its item
-                return Outcome(stage=spec.name, error=describe(error))
+                return Outcome(stage=spec.name, error=describe(error), lost="memory" if out_of_memory(error) else "")
 
     def stage(self, spec: StageSpec) -> Stage:
         """The stage of a specification, built if it is not there yet; it takes the place of another of that name."""
@@ -180,7 +172,11 @@ class Host:
 
 
 class InlineExecutor:
-    """Runs every stage in this process, one item after the other."""
+    """Runs every stage in this process, one item after the other.
+
+    It survives what a stage raises, but a stage that hangs or kills its process hangs or kills the campaign: for
+    objectives and oracles that may do so, use Ray.
+    """
 
     def __init__(self) -> None:
         """Start without stages."""
@@ -189,14 +185,25 @@ class InlineExecutor:
     def stream(self, stages: Sequence[StageSpec], items: Iterable[Any], context: Any) -> Iterator[Outcome]:
         """Outcomes in the order of the items."""
         for item in items:
-            outcome = Outcome(value=item)
-            for spec in stages:
-                outcome = self._host.call(spec, outcome, context)
-            yield outcome
+            yield self._through(stages, item, context)
 
     def close(self) -> None:
         """Forget the stages."""
         self._host = Host()
+
+    def _through(self, stages: Sequence[StageSpec], item: Any, context: Any) -> Outcome:
+        """What becomes of an item."""
+        calls = travel(stages, item, lambda value: value)
+        answer: Any = None
+        while True:
+            try:
+                call = calls.send(answer)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            reach(f"before dispatch of {call.spec.name}")
+            answer = self._host.call(call.spec, call.item, context)
+            reach(f"after {call.spec.name}")
 
     def __enter__(self) -> Self:
         """The executor itself."""
@@ -210,6 +217,15 @@ class InlineExecutor:
 def describe(error: BaseException) -> str:
     """An error as one line: its type and its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in this process or on a GPU."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # what torch says of the CPU's
 
 
 @contextmanager

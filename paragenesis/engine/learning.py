@@ -183,7 +183,7 @@ class Grade:
     def of(cls, outcome: Outcome, settings: LearnSettings) -> Grade:
         """The grade of a lesson that the stage `Learn` was sent."""
         if not outcome.ok:
-            return cls("failed", error=outcome.error)
+            return cls("failed", error=outcome.reason)
         learnt: Learnt = outcome.value
         reason = objection(learnt.before, learnt.after, settings.tolerance)
         return cls("refused" if reason else "accepted", reason, learnt=learnt)

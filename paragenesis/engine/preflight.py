@@ -16,6 +16,7 @@ from typing import Any
 
 from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.acquisition.select import reference_utilities
+from paragenesis.engine.asking import Verify
 from paragenesis.engine.executor import Resources, StageSpec
 from paragenesis.engine.formulation import Formulation
 from paragenesis.engine.hull import Hull, check_pairing
@@ -31,7 +32,7 @@ from paragenesis.engine.references import ElementReferences, references_for
 from paragenesis.engine.roles import check_generators, followed_by, learners_of, roles
 from paragenesis.engine.screening.screen import Screen
 from paragenesis.engine.spec import CampaignSpec, OracleEntry, PotentialEntry
-from paragenesis.engine.stages import Assess, Generate, Relax, Screening, Verify
+from paragenesis.engine.stages import Assess, Generate, Relax, Screening
 from paragenesis.errors import InputError, PotentialError
 from paragenesis.objectives import build_objective, check_objective, sample_relaxed
 from paragenesis.objectives.contract import Need, Objective

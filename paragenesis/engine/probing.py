@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from paragenesis.engine.asking import Verification
 from paragenesis.engine.decision import decide_probe
 from paragenesis.engine.executor import Executor
 from paragenesis.engine.ledger import Ledger
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.records import probe_answer_tables, probe_tables
-from paragenesis.engine.stages import Verification
-from paragenesis.errors import ExecutionError
 
 
 def probe_round(
@@ -29,9 +28,6 @@ def probe_round(
         executor: What runs the oracles.
         number: The round.
         tell: Told how many crystals are done, of how many, and what happened last.
-
-    Raises:
-        ExecutionError: An oracle's stage raised on a whole crystal.
     """
     for fidelity in range(len(kit.probes), 0, -1):
         key = f"r{number:03d}/probe/{fidelity}"
@@ -55,12 +51,9 @@ def _ask(
     crystals = ledger.crystals(f"candidate_id IN ({chosen})", (number, fidelity))
     where = {candidate: i for i, candidate in enumerate(crystals.ids)}
     items = [crystals[where[candidate]] for candidate in todo]
-    for candidate, outcome in zip(todo, executor.stream([probe.stage], items, None), strict=True):
-        if not outcome.ok:
-            raise ExecutionError(
-                f"stage '{outcome.stage}' failed on {candidate}: {outcome.error}; run the campaign again to resume it"
-            )
-        answer: Verification = outcome.value
+    outcomes = executor.stream([probe.stage], items, None)
+    for candidate, item, outcome in zip(todo, items, outcomes, strict=True):
+        answer = Verification.of(outcome, item, len(names))
         tables = probe_answer_tables(number, answer, probe.level, names, fidelity)
         ledger.commit(f"r{number:03d}/probe/{fidelity}/{candidate}", number, "probe", tables)
         done += 1

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from paragenesis.crystals import Crystals, FloatArray
+from paragenesis.engine.asking import Verification
 from paragenesis.engine.budget import Yield
 from paragenesis.engine.decision import Decision, posterior_model
 from paragenesis.engine.learning import Grade, Lesson, Trial
 from paragenesis.engine.ledger import rows, structure_columns
 from paragenesis.engine.level import Level
-from paragenesis.engine.stages import Chunk, ChunkTask, Verification
+from paragenesis.engine.stages import Chunk, ChunkTask
 
 Tables = dict[str, pa.Table]
 

@@ -6,6 +6,7 @@ It is read from a TOML file or written in Python, stored in the ledger, and comp
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from paragenesis.engine.acquisition.triage import TriageSettings
 from paragenesis.engine.aims import AimSettings
 from paragenesis.engine.budget import BudgetSettings, allocate
 from paragenesis.engine.executor import Resources
+from paragenesis.engine.failures import FailureSettings
 from paragenesis.engine.generators.condition import Condition
 from paragenesis.engine.generators.seed_structure import SeedStructure
 from paragenesis.engine.learning import LearnSettings
@@ -219,6 +221,7 @@ class CampaignSpec(Settings):
         potentials: The ensemble; the first member relaxes.
         probes: Cheaper oracles, the one most like the campaign's own first; the last is asked first.
         verification: When a round closes, while the oracle is still at work.
+        failures: How much of a round may fail before the campaign stops.
     """
 
     name: str
@@ -241,6 +244,7 @@ class CampaignSpec(Settings):
     probes: tuple[ProbeEntry, ...] = ()
     verification: VerificationSettings = VerificationSettings()
     hits: tuple[HitRule, ...] = ()
+    failures: FailureSettings = FailureSettings()
     device: str = "auto"
     resources: ResourceEntries = ResourceEntries()
     directory: Path = Field(default=Path(), exclude=True)  # what relative paths in the specification start from
@@ -259,7 +263,10 @@ class CampaignSpec(Settings):
             raise InputError(f"no campaign file at '{path}'; give the path of a TOML file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the campaign file '{path}' cannot be read: {error}") from None
-        except tomllib.TOMLDecodeError as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # numbers of 5,000 digits and nests of brackets are no TOML errors
             raise InputError(f"'{path}' is not valid TOML: {error}") from None
         return cls.parse({**values, "directory": path.resolve().parent}, where=path.name)
 
@@ -324,9 +331,10 @@ class CampaignSpec(Settings):
     def identity(self) -> dict[str, Any]:
         """What must not change when the campaign is resumed, as plain values.
 
-        The number of rounds may be raised and the resources may differ; files that it names count by their content.
+        The number of rounds may be raised, resources and limits of failures may differ; files that it names count by
+        their content.
         """
-        plain = self.model_dump(mode="json", exclude={"rounds", "resources", "device", "objectives"})
+        plain = self.model_dump(mode="json", exclude={"rounds", "resources", "failures", "device", "objectives"})
         plain["objectives"] = [_plain_objective(entry) for entry in self.objectives]
         return {**plain, "files": dict(sorted(self._files(plain)))}
 
@@ -348,7 +356,7 @@ class CampaignSpec(Settings):
         elif isinstance(value, str) and value:
             for name in {value, value.rsplit(":", 1)[0], value.split(":", 1)[-1]}:
                 file = self.directory / name
-                if len(name) < 256 and file.is_file():
+                if len(os.fsencode(name)) < 256 and file.is_file():
                     yield name, hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -1,24 +1,24 @@
-"""The stations of a crystal's route: Generate, Screen, Relax, Assess, and Verify for the chosen few.
+"""The stations of a crystal's route: Generate, Screen, Relax, Assess; the chosen few are sent to `asking.Verify`.
 
 Each station is a plain class: built once on its worker, then called as `stage(item, context)`. What travels is a
 `Chunk`: crystals that were generated together, each with a verdict, and whatever is known of them so far. Nothing
-is dropped: a crystal that is rejected or fails stays in its chunk with the stage and the reason.
+is dropped: a crystal that is rejected or fails stays in its chunk with the stage and the reason. A stage touches only
+the crystals that are still alive, so that a chunk can go on without one that broke a stage (see `attempts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from paragenesis.crystals import Crystals, FloatArray, IntArray, Relaxed
-from paragenesis.engine.executor import describe
+from paragenesis.crystals import Crystals, IntArray, Relaxed
+from paragenesis.engine.estimates import estimate_all
 from paragenesis.engine.generators.condition import Condition, PropertyRange
 from paragenesis.engine.generators.contract import Generator
 from paragenesis.engine.learning import Taught, Weights
-from paragenesis.engine.oracles.contract import Oracle, Verified, unjudged
 from paragenesis.engine.potentials.ensemble import Ensemble
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.novelty import Seen
@@ -26,8 +26,6 @@ from paragenesis.engine.screening.screen import Screen
 from paragenesis.engine.verdict import KEPT, Verdict
 from paragenesis.errors import InputError
 from paragenesis.objectives.contract import Estimate, Need, Objective
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +117,51 @@ class Chunk:
         """Where each candidate id stands."""
         return {candidate: i for i, candidate in enumerate(self.crystals.ids)}
 
+    def part(self, which: Sequence[int]) -> Chunk:
+        """The chunk with only some of its crystals."""
+        ids = {self.crystals.ids[i] for i in which}
+        judged = () if self.relaxed is None else self.relaxed.crystals.ids
+        rows = [row for row, candidate in enumerate(judged) if candidate in ids]
+        return replace(
+            self,
+            crystals=self.crystals[list(which)],
+            verdicts=tuple(self.verdicts[i] for i in which),
+            keys=tuple(self.keys[i] for i in which),
+            space_groups=self.space_groups[list(which)],
+            relaxed=None if self.relaxed is None else self.relaxed[rows],
+            refusals=tuple(refusal for refusal in self.refusals if refusal[1] in ids),
+            estimates={name: Estimate(one.mean[rows], one.std[rows]) for name, one in self.estimates.items()},
+        )
+
+    def halves(self) -> list[Chunk]:
+        """The crystals that are still alive, in two parts; in one or none if there are not two."""
+        alive = self.alive
+        middle = (len(alive) + 1) // 2
+        return [self.part(which) for which in (alive[:middle], alive[middle:]) if which]
+
+    def failed(self, stage: str, reason: str) -> Chunk:
+        """The chunk with all crystals failed that are still alive."""
+        return self.ruled({i: Verdict("failed", stage, reason) for i in self.alive})
+
+    def joined(self, parts: Sequence[Chunk]) -> Chunk:
+        """The chunk with what became of some of its crystals, each in its place."""
+        where = self.index_of()
+        verdicts, keys, groups = list(self.verdicts), list(self.keys), self.space_groups.copy()
+        for part in parts:
+            for row, index in enumerate(where[candidate] for candidate in part.crystals.ids):
+                verdicts[index], keys[index], groups[index] = part.verdicts[row], part.keys[row], part.space_groups[row]
+        touched = {candidate for part in parts for candidate in part.crystals.ids}
+        judged = [
+            p for p in (*parts, self.part([where[i] for i in where if i not in touched])) if p.relaxed is not None
+        ]
+        return replace(
+            self,
+            verdicts=tuple(verdicts),
+            keys=tuple(keys),
+            space_groups=groups,
+            **(_judgements(judged, where) if judged else {}),
+        )
+
 
 class Generate:
     """Makes the crystals of a chunk."""
@@ -163,8 +206,15 @@ class Screening:
 
     def __call__(self, chunk: Chunk, context: RoundContext) -> Chunk:
         """The chunk with verdicts, keys and space groups."""
-        result = self._screen.screen(chunk.crystals, context.condition, context.seen)
-        return replace(chunk, verdicts=result.verdicts, keys=result.keys, space_groups=result.space_groups)
+        alive = chunk.alive
+        if not alive:
+            return chunk
+        result = self._screen.screen(chunk.crystals[alive], context.condition, context.seen)
+        keys, groups = list(chunk.keys), chunk.space_groups.copy()
+        for row, index in enumerate(alive):
+            keys[index], groups[index] = result.keys[row], result.space_groups[row]
+        chunk = chunk.ruled(dict(zip(alive, result.verdicts, strict=True)))
+        return replace(chunk, keys=tuple(keys), space_groups=groups)
 
 
 class Relax:
@@ -202,14 +252,20 @@ class Assess:
 
     def __call__(self, chunk: Chunk, context: RoundContext) -> Chunk:
         """The chunk with estimates; crystals that collapsed, turned into known ones or defy an objective leave."""
-        if chunk.relaxed is None or not len(chunk.relaxed):
+        if chunk.relaxed is None:
             return chunk
-        relaxed, where = chunk.relaxed, chunk.index_of()
+        where, n = chunk.index_of(), len(chunk.relaxed)
+        rows = [i for i, c in enumerate(chunk.relaxed.crystals.ids) if chunk.verdicts[where[c]] == KEPT]
+        if not rows:
+            return chunk
+        relaxed = chunk.relaxed[rows]
         chunk = self._rescreen(chunk, relaxed, context)
         estimates, errors = estimate_all(self._objectives, relaxed)
         failed = {where[relaxed.crystals.ids[i]]: Verdict("failed", "assess", e) for i, e in errors.items()}
         rulings = {i: verdict for i, verdict in failed.items() if chunk.verdicts[i] == KEPT}
-        return replace(chunk.ruled(rulings), estimates=estimates)
+        return replace(
+            chunk.ruled(rulings), estimates={name: _among(n, [(rows, one)]) for name, one in estimates.items()}
+        )
 
     def _rescreen(self, chunk: Chunk, relaxed: Relaxed, context: RoundContext) -> Chunk:
         """New keys, space groups and verdicts for the relaxed geometries."""
@@ -224,110 +280,29 @@ class Assess:
         return replace(chunk.ruled(rulings), keys=tuple(keys), space_groups=groups)
 
 
-@dataclass(frozen=True)
-class Verification:
-    """An oracle's answer with the objectives evaluated on it.
-
-    Attributes:
-        verified: The answer, for n crystals.
-        values: The m objectives' values, shape `n x m`; NaN where there is none.
-        noise: The oracle's own standard deviations of them, shape `n x m`; NaN where it does not say.
-        errors: Why a crystal has no values, by index.
-    """
-
-    verified: Verified
-    values: FloatArray
-    noise: FloatArray
-    errors: Mapping[int, str]
-
-    def words(self, objectives: Sequence[str]) -> str:
-        """What was said of the first crystal."""
-        values = (f"{name} {value:.4g}" for name, value in zip(objectives, self.values[0], strict=True))
-        return f"{self.verified.crystals.formulas[0]}: {self.errors.get(0) or ', '.join(values)}"
+def _judgements(parts: Sequence[Chunk], where: Mapping[str, int]) -> dict[str, Any]:
+    """What is known of the relaxed crystals of several parts of a chunk, in the order of their places."""
+    relaxed = Relaxed.concatenate([part.relaxed for part in parts if part.relaxed is not None])
+    order = np.argsort([where[candidate] for candidate in relaxed.crystals.ids])
+    place = {relaxed.crystals.ids[i]: place for place, i in enumerate(order.tolist())}
+    rows = [[place[c] for c in part.relaxed.crystals.ids] for part in parts if part.relaxed is not None]
+    names = {name: None for part in parts for name in part.estimates}
+    return {
+        "relaxed": relaxed[order],
+        "refusals": tuple(refusal for part in parts for refusal in part.refusals),
+        "estimates": {
+            name: _among(
+                len(relaxed),
+                [(at, part.estimates[name]) for at, part in zip(rows, parts, strict=True) if name in part.estimates],
+            )
+            for name in names
+        },
+    }
 
 
-class Verify:
-    """Asks the oracle about selected crystals."""
-
-    def __init__(self, build: Callable[[], Oracle], objectives: Sequence[Objective]) -> None:
-        """Build the oracle and take the objectives."""
-        self._oracle = build()
-        self._objectives = tuple(objectives)
-
-    def __call__(self, crystals: Crystals, context: Any) -> Verification:
-        """Values of every objective at the oracle's level of theory; without all of them a crystal is not verified."""
-        verified = self._oracle.verify(crystals)
-        good = np.flatnonzero(verified.ok)
-        values = np.full((len(crystals), len(self._objectives)), np.nan)
-        errors = dict(verified.errors)
-        judged = (unjudged(verified.crystals) if verified.relaxed is None else verified.relaxed)[good]
-        asked = [o for o in self._objectives if o.name not in verified.values]
-        estimates, faults = estimate_all(asked, judged)
-        for column, objective in enumerate(self._objectives):
-            if objective.name in verified.values:
-                values[good, column] = verified.values[objective.name][good]
-            else:
-                values[good, column] = estimates[objective.name].mean
-        errors.update({int(good[i]): fault for i, fault in faults.items()})
-        for i in np.flatnonzero(~np.isfinite(values).all(1)).tolist():
-            errors.setdefault(i, "the oracle gave no finite value for every objective")
-        return Verification(verified, values, self._noise(verified), errors)
-
-    def _noise(self, verified: Verified) -> FloatArray:
-        """The oracle's standard deviations of every objective, shape `n x m`; NaN for what cannot be one."""
-        nothing = np.full(len(verified.crystals), np.nan)
-        noise = np.stack([verified.noise.get(o.name, nothing) for o in self._objectives], axis=1)
-        return np.where(np.isfinite(noise) & (noise >= 0), noise, np.nan)
-
-
-def estimate_all(objectives: Sequence[Objective], relaxed: Relaxed) -> tuple[dict[str, Estimate], dict[int, str]]:
-    """Every objective's estimate, and for crystals that an objective cannot judge the reason by index.
-
-    An objective that raises on a batch is asked again on halves until the crystals it cannot bear stand alone.
-    """
-    n = len(relaxed)
-    estimates: dict[str, Estimate] = {}
-    errors: dict[int, str] = {}
-    for objective in objectives:
-        mean, std = np.full(n, np.nan), np.full(n, np.nan)
-
-        def ask(rows: IntArray, objective: Objective = objective) -> Estimate:
-            answer = objective.estimate(relaxed[rows])
-            if answer.mean.shape != rows.shape:
-                raise ValueError(f"returned {answer.mean.shape[0]} values for {len(rows)} crystals")
-            return answer
-
-        answers, faults = isolate(ask, n)
-        for rows, answer in answers:
-            mean[rows], std[rows] = answer.mean, answer.std
-        for i, fault in faults.items():
-            errors.setdefault(i, f"objective '{objective.name}': {fault}")
-        for i in np.flatnonzero(~np.isfinite(mean)).tolist():
-            errors.setdefault(i, f"objective '{objective.name}' gave {mean[i]}")
-        estimates[objective.name] = Estimate(mean, std)
-    return estimates, errors
-
-
-def isolate(work: Callable[[IntArray], T], n: int) -> tuple[list[tuple[IntArray, T]], dict[int, str]]:
-    """Do work on n rows together, halving what raises until each guilty row stands alone.
-
-    Args:
-        work: Takes row numbers, returns a result for them.
-        n: How many rows there are.
-
-    Returns:
-        The results with their rows, and the error of each row that failed by itself.
-    """
-    results: list[tuple[IntArray, T]] = []
-    errors: dict[int, str] = {}
-    open_rows = [np.arange(n)] if n else []
-    while open_rows:
-        rows = open_rows.pop(0)
-        try:
-            results.append((rows, work(rows)))
-        except Exception as error:  # noqa: BLE001  a plug-in may raise anything; each error is recorded
-            if len(rows) == 1:
-                errors[int(rows[0])] = describe(error)
-            else:
-                open_rows[:0] = np.array_split(rows, 2)
-    return results, errors
+def _among(n: int, parts: Sequence[tuple[Sequence[int], Estimate]]) -> Estimate:
+    """The estimates of some of n crystals, each with its places; NaN for the others."""
+    mean, std = np.full(n, np.nan), np.full(n, np.nan)
+    for rows, estimate in parts:
+        mean[list(rows)], std[list(rows)] = estimate.mean, estimate.std
+    return Estimate(mean, std)

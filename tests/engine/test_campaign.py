@@ -152,6 +152,100 @@ def test_a_stage_that_fails_on_a_whole_chunk_stops_the_campaign_resumably(tiny: 
     assert verify_ledger(tmp_path / "c") == []
 
 
+def test_too_many_failures_stop_a_campaign_which_goes_on_when_that_is_mended(tiny: MakeSpec, tmp_path: Path) -> None:
+    run(tiny(), tmp_path / "whole", executor="inline")
+    strict = tiny(failures={"max_share": 0.2, "least": 8})
+    said = r"of the round's \d+ crystals so far failed, more than failures.max_share = 0.2.*at stage 'relax'.*resume"
+    for _ in range(2):
+        with pytest.raises(ExecutionError, match=said):
+            run(strict, tmp_path / "c", executor="inline")
+    written = query(tmp_path / "c", "SELECT count(*) AS n, count(*) FILTER (verdict = 'failed') AS bad FROM candidates")
+    assert written[0]["n"] < 12, "the chunk that was too much is made again"
+    run(tiny(), tmp_path / "c", executor="inline")
+    assert digest(tmp_path / "c") == digest(tmp_path / "whole"), "the limit has no influence on the results"
+
+
+_UNTRUSTWORTHY = """
+import os, signal, time
+import numpy as np
+from paragenesis.engine.level import Level
+from paragenesis.engine.oracles import Verified
+from paragenesis.objectives import Minimize, objective
+
+@objective(goal=Minimize(), unit="1")
+def deadly(relaxed):
+    if {poison!r} in relaxed.crystals.ids and {deadly}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return relaxed.crystals.densities
+
+class Oracle:
+    level = Level(engine="made", version="1", functional="made-up")
+
+    def verify(self, crystals):
+        n, how = len(crystals), {hows!r}.get(crystals.ids[0], "")
+        if how == "raise":
+            raise RuntimeError("the license server is down")
+        if how == "hang":
+            time.sleep(600)
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        values = np.full(n + (how == "shape"), dict(nan=np.nan, inf=np.inf).get(how, 1.0))
+        return Verified(crystals=crystals, values=dict(deadly=values, formation_energy=values), cost_seconds=np.ones(n))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_objectives_and_oracles_that_kill_hang_and_lie_fail_only_their_crystals(tiny: MakeSpec, tmp_path: Path) -> None:
+    def spec(**parts: Any) -> CampaignSpec:
+        (tmp_path / "mine.py").write_text(
+            _UNTRUSTWORTHY.format(**({"poison": "", "deadly": False, "hows": {}} | parts))
+        )
+        hasty = {"attempts": 1, "lease": 6.0}
+        return tiny(
+            rounds=1,
+            directory=tmp_path,
+            generators=[{"use": "random", "n": 36, "chunk": 3}],
+            objectives=("mine.py:deadly", "formation_energy"),
+            oracle={"use": "mine.py:Oracle"},
+            decision={"q": 7},
+            resources={"generate": hasty, "potentials": hasty | {"workers": 1}, "oracle": hasty | {"workers": 1}},
+        )
+
+    sql = "SELECT candidate_id, verdict, stage, reason, frac FROM candidates ORDER BY candidate_id"
+    run(spec(), tmp_path / "clean", executor="inline")
+    clean = query(tmp_path / "clean", sql)
+    ranked = query(tmp_path / "clean", "SELECT candidate_id FROM selections ORDER BY rank")
+    chosen = [row["candidate_id"] for row in ranked]
+    twins = " ".join(row["reason"] or "" for row in clean)  # a twin of the poison would take its place
+    kept = [row["candidate_id"] for row in clean if row["verdict"] == "kept"]
+    poison = next(c for c in kept if c not in chosen and c not in twins)
+    hows = dict(zip(chosen, ("kill", "hang", "raise", "nan", "inf", "shape"), strict=False))
+    run(spec(poison=poison, deadly=True, hows=hows), tmp_path / "c", executor="ray")
+    assert verify_ledger(tmp_path / "c") == []
+    found = query(tmp_path / "c", sql)
+    assert [r for r in found if r["candidate_id"] != poison] == [r for r in clean if r["candidate_id"] != poison]
+    [failed] = [r for r in found if r["candidate_id"] == poison]
+    assert (failed["verdict"], failed["stage"]) == ("failed", "assess")
+    assert failed["reason"].startswith("lost: its worker died (")
+    asked = query(tmp_path / "c", "SELECT * FROM verifications")
+    reasons = {row["candidate_id"]: row["error"] or "" for row in asked}
+    said = {
+        "raise": "the oracle failed: RuntimeError: the license server is down",
+        "kill": "verify: lost: its worker died (1 attempt)",
+        "hang": "verify: lost: its worker hung (1 attempt)",
+        "nan": "the oracle gave no finite value for every objective",
+        "inf": "the oracle gave no finite value for every objective",
+    }
+    for candidate, how in hows.items():
+        if candidate in reasons:
+            assert said.get(how, "has shape (2,)") in reasons[candidate]
+    assert {c for c, reason in reasons.items() if not reason} == reasons.keys() - hows.keys()
+    assert {hows.get(candidate) for candidate in reasons} >= {"kill", "hang"}, "the test asks about these"
+    assert query(tmp_path / "c", "SELECT state FROM rounds") == [{"state": "closed"}]
+    assert not query(tmp_path / "c", "SELECT 1 FROM predictions WHERE isinf(mean) OR isinf(std)")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from paragenesis.crystals import BoolArray, Crystals, FloatArray
+from paragenesis.engine.estimates import isolate
 from paragenesis.engine.evaluation.figures import GENERATED, RELAXED, VALID, Figure
 from paragenesis.engine.evaluation.measures import Measures
 from paragenesis.engine.evaluation.stability import Stability
 from paragenesis.engine.generators.condition import Condition, PropertyRange
 from paragenesis.engine.screening.fingerprint import parts_of
-from paragenesis.engine.stages import isolate
 from paragenesis.errors import InputError
 
 PropertyModel = Callable[[Crystals], FloatArray]  # n valid crystals -> values, shape `n`; NaN where it has none

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from paragenesis.crystals import BoolArray, Crystals, IntArray
+from paragenesis.engine.estimates import isolate
 from paragenesis.engine.evaluation.known import Known, wyckoff_templates
 from paragenesis.engine.screening.chemistry import ReducedComposition, chemistry_reason, composition_of, formula_text
 from paragenesis.engine.screening.fingerprint import fingerprints
@@ -17,7 +18,6 @@ from paragenesis.engine.screening.neighbours import pair_distances
 from paragenesis.engine.screening.novelty import Seen
 from paragenesis.engine.screening.settings import ScreeningSettings
 from paragenesis.engine.screening.validity import invalid_reasons
-from paragenesis.engine.stages import isolate
 
 CDVAE_DISTANCE, CDVAE_VOLUME = 0.5, 0.1  # angstrom, A^3: "structural validity" of Xie et al., ICLR 2022 (CDVAE)
 _ANY_VOLUME = {"min_volume_per_atom": 0.1, "max_volume_per_atom": 1e9}  # strict validity is about distances alone
