@@ -49,7 +49,7 @@ def crashes(options: Options, work: Path) -> dict[str, Any]:
     kit = faults.tiny_kit()
     places, expected = faults.undisturbed(kit, work / "whole")
     table, results = [], []
-    for kind in faults.KINDS:
+    for kind in options.faults:
         done = [
             faults.crash(kit, work / "c", at, kind, places, expected)
             for at in range(1, len(places) + 1, options.stride)
@@ -212,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=sorted(TASKS), required=True)
     parser.add_argument("--stride", type=int, default=1, help="crashes: only every so many steps")
+    parser.add_argument("--faults", nargs="+", choices=faults.KINDS, default=faults.KINDS, help="crashes: which kinds")
     parser.add_argument("--kills", type=int, default=300, help="kills: how many in all")
     parser.add_argument("--seeds", type=int, default=5, help="damage, cost: how many of each")
     parser.add_argument("--out", type=Path, help="write everything there as JSON")
