@@ -23,6 +23,24 @@ from paragenesis.errors import InputError, ParagenesisError
 _USER_PREFIX = "paragenesis_user_"
 
 
+def path_inside(directory: Path, name: str | Path) -> Path:
+    """The path of `name` in a directory, for names that come out of a file and not from the user.
+
+    Raises:
+        InputError: It leads out of the directory: by "..", by being absolute, or over a symbolic link.
+    """
+    path = directory / name
+    try:
+        inside = path.resolve().is_relative_to(directory.resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL, a name too long
+        inside = False
+    if not inside:
+        raise InputError(
+            f"{str(name)[:200]!r} leads out of '{directory}', where it belongs; remove the link, or the entry"
+        )
+    return path
+
+
 def find_object(kind: str, name: str, directory: Path, aliases: Iterable[str] = ()) -> Any:
     """What `file.py:attribute` (the file relative to `directory`) or `package.module:attribute` names.
 
@@ -56,9 +74,13 @@ def load_user_file(path: Path) -> ModuleType:
     Raises:
         InputError: The file is missing, or an error in it; the message names the line.
     """
-    path = path.resolve()
-    if not path.is_file():
-        raise InputError(f"there is no file '{path}'; a file is given relative to the campaign's")
+    try:
+        path = path.resolve()
+        there = path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL, a name too long
+        there = False
+    if not there:
+        raise InputError(f"there is no file '{str(path)[:500]}'; a file is given relative to the campaign's")
     name = _USER_PREFIX + hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:16]
     if name in sys.modules:
         return sys.modules[name]
@@ -69,8 +91,8 @@ def load_user_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # before it runs: dataclasses look their own module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
+    except (Exception, SystemExit) as error:  # a file that ends the interpreter is as wrong as one that raises
+        sys.modules.pop(name, None)
         raise InputError(_where_it_failed(path, error)) from error
     return module
 
@@ -80,7 +102,7 @@ def user_modules() -> list[ModuleType]:
     return [module for name, module in sorted(sys.modules.items()) if name.startswith(_USER_PREFIX)]
 
 
-def _where_it_failed(path: Path, error: Exception) -> str:
+def _where_it_failed(path: Path, error: BaseException) -> str:
     """One sentence with the line of the user's file on which it failed."""
     if isinstance(error, SyntaxError):
         return f"'{path}' is no valid Python: line {error.lineno}: {error.msg}"
@@ -98,5 +120,5 @@ def _import(kind: str, module: str, name: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise InputError(f"{kind} '{name}': there is no module '{error.name}'; install it, or name a file") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{kind} '{name}': importing '{module}' failed: {type(error).__name__}: {error}") from error

@@ -7,12 +7,18 @@ settings. Unknown keys and wrong values are an `InputError` that names the field
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paragenesis.errors import InputError
+
+_DEEPEST = 64  # levels of nesting; a campaign has six
+_LARGEST = 2**128  # a seed may have 128 bits
+_LONGEST_VALUE = 200
+_LONGEST_MESSAGE = 1_000
 
 
 class Settings(BaseModel):
@@ -31,10 +37,60 @@ class Settings(BaseModel):
         Raises:
             InputError: A key is unknown, missing, or has a value that does not fit.
         """
+        if fault := _fault(values):
+            raise InputError(one_line(f"{where}: {fault}" if where else fault))
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise InputError(_sentence(cls, error, where)) from None
+            raise InputError(one_line(_sentence(cls, error, where))) from None
+
+
+def shown(value: object) -> str:
+    """A value as a message names it, in one line and not longer than a line; an object may refuse to be written."""
+    try:
+        return one_line(repr(value), _LONGEST_VALUE)
+    except Exception:  # noqa: BLE001  what a user's object does when it is written is not what is wrong with it here
+        return f"a {type(value).__name__}"
+
+
+def one_line(text: str, longest: int = _LONGEST_MESSAGE) -> str:
+    """A text without line breaks and control characters, cut where it is long."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= longest else f"{line[:longest]}..."
+
+
+def _fault(values: Mapping[str, Any]) -> str:
+    """What no field can be, even one that takes anything: a ledger keeps settings as JSON, and compares them."""
+    level: list[tuple[str, Any]] = [("", values)]
+    seen: set[int] = set()
+    for _ in range(_DEEPEST):
+        inner = []
+        for path, one in level:
+            seen.add(id(one))
+            for key, value in one.items() if isinstance(one, Mapping) else enumerate(one):
+                place = f"{path}.{key}".lstrip(".")
+                if fault := _scalar_fault(value) or _scalar_fault(key):
+                    return f"'{place}' {fault}, but {shown(value)} was given"
+                if isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+                    inner.append((place, value))
+        level = inner
+    return f"'{level[0][0]}' is nested more than {_DEEPEST} levels deep; flatten it" if level else ""
+
+
+def _scalar_fault(value: object) -> str:
+    """Why a value cannot be kept as JSON and compared, or ""."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return "must be a number of at most 128 bits"
+    if isinstance(value, bytes | bytearray):
+        return "must be a text"
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "must be a text that can be written as UTF-8"
+    return ""
 
 
 def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
@@ -56,7 +112,7 @@ def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
         return f"{prefix}'{field}' is empty; name at least {first['ctx']['min_length']}"
     if first["type"] == "value_error":
         return f"{prefix}'{field}': {message}"
-    return f"{prefix}'{field}': {message}, but {first['input']!r} was given"
+    return f"{prefix}'{field}': {message}, but {shown(first['input'])} was given"
 
 
 def _known_fields(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

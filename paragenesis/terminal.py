@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 UNLIMITED = 10_000  # columns of what is no terminal: a file has no right margin
 SHOWN_VALUES = 4  # of a list in a cell
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet may run, see OWASP
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 def open_console() -> Console:
@@ -180,8 +183,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], numeric: set[in
 
 
 def cell(value: Any) -> Text:
-    """A value as the text of a cell; markup is left alone."""
-    return Text(_plain(value))
+    """A value as the text of a cell; markup is left alone, and signs that steer a terminal are replaced."""
+    return Text("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in _plain(value)))
 
 
 def _plain(value: Any) -> str:
@@ -197,14 +200,18 @@ def _plain(value: Any) -> str:
 
 
 def as_csv(table: pa.Table) -> str:
-    """An Arrow table as CSV; a text that a spreadsheet would run as a formula gets a quote in front."""
+    """An Arrow table as CSV; a text that a spreadsheet would run as a formula gets a quote in front.
+
+    That holds for names of columns, too; numbers that are texts stay as they are.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.column_names)
+    writer.writerow([_harmless(name) for name in table.column_names])
     for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
         writer.writerow([_harmless(value) for value in row])
     return out.getvalue()
 
 
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+    runs = isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if runs else value

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paragenesis.errors import InputError
-from paragenesis.naming import find_object, load_user_file
+from paragenesis.naming import find_object, load_user_file, path_inside
 
 
 def test_a_name_is_looked_up_beside_the_campaign_or_among_installed_modules(tmp_path: Path) -> None:
@@ -51,3 +51,23 @@ def test_a_dataclass_in_a_users_file_works(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(source)
     assert load_user_file(tmp_path / "mine.py").A().x == 1
     assert "mine" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "name", ["a.py\x00:x", "a" * 300 + ".py:x", "loop.py:x", "../" * 2000 + "a.py:x", "quits.py:x", ".:x"]
+)
+def test_any_name_ends_in_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    (tmp_path / "quits.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(InputError):
+        find_object("oracle", name, tmp_path)
+
+
+def test_a_path_from_a_stored_file_stays_in_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "campaign" / "weights").mkdir(parents=True)
+    (tmp_path / "campaign" / "link").symlink_to(tmp_path)
+    inside = tmp_path / "campaign"
+    assert path_inside(inside, "weights/r1.safetensors") == inside / "weights" / "r1.safetensors"
+    for name in ("../a", "/a", "link/a", "weights/../../a", "a\x00", "weights/../link/a"):
+        with pytest.raises(InputError, match="leads out of"):
+            path_inside(inside, name)

@@ -9,6 +9,7 @@ from typing import Any
 from paragenesis.crystals import Crystals
 from paragenesis.engine.symmetry import SYMPREC, space_groups
 from paragenesis.errors import InputError
+from paragenesis.settings import one_line
 
 
 def write_extxyz(crystals: Crystals, path: Path, infos: Sequence[Mapping[str, Any]] | None = None) -> None:
@@ -30,10 +31,13 @@ def write_extxyz(crystals: Crystals, path: Path, infos: Sequence[Mapping[str, An
     notes = infos or [{"id": i, "origin": o} for i, o in zip(crystals.ids, crystals.origins, strict=True)]
     groups = space_groups(crystals, SYMPREC).tolist()
     for one, info, group in zip(atoms, notes, groups, strict=True):
-        one.info = dict(info) | ({"space_group": group, "symprec": SYMPREC} if group else {})
+        # A line break in a text would begin an atom, or another crystal.
+        plain = {one_line(key): one_line(v) if isinstance(v, str) else v for key, v in info.items()}
+        one.info = plain | ({"space_group": group, "symprec": SYMPREC} if group else {})
     aside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)  # what a crash left, or a link that somebody put there
         write(aside, atoms, format="extxyz")
         aside.replace(path)
     except OSError as error:

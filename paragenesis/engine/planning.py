@@ -34,6 +34,7 @@ from paragenesis.engine.lookup import (
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.stages import ChunkTask
 from paragenesis.errors import LedgerError
+from paragenesis.naming import path_inside
 from paragenesis.objectives.contract import member_estimate
 
 # What the members of the ensemble say of every crystal, and what data to learn from call it.
@@ -167,7 +168,7 @@ def weights_in_use(ledger: LedgerReader, number: int, learn_again: Callable[[int
     )
     use = {}
     for row in found.to_pylist():
-        path = ledger.directory / row["weights"]
+        path = path_inside(ledger.directory, row["weights"])  # the ledger may come from somebody else
         weights = Weights.read(path)
         if weights is None or weights.sha256 != row["sha256"]:
             weights = learn_again(row["round"], row["generator"])

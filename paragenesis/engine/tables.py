@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from paragenesis.crystals import Crystals, FloatArray
-from paragenesis.errors import InputError
+from paragenesis.engine.screening.apart import load_table, parse_apart
+from paragenesis.engine.screening.files import listed
+from paragenesis.engine.screening.limits import InputLimits
+from paragenesis.engine.screening.sanitise import faults
+from paragenesis.engine.screening.texts import one_line
+from paragenesis.errors import InputError, RejectedInput
 
 ENERGY = "formation_energy_per_atom"  # eV/atom
-_FORMULA_SUM = re.compile(r"^_chemical_formula_sum\s+(.+?)\s*$", re.MULTILINE)
+_FORMULA_SUM = re.compile(r"^_chemical_formula_sum[ \t]+(.+)$", re.MULTILINE)
 _AMOUNT = re.compile(r"([A-Z][a-z]?)([0-9.]*)")
+_MAX_VOLUME = 1_000.0  # A^3/atom; solid noble gases and molecular crystals are thin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +52,25 @@ class KnownCrystals:
         Raises:
             InputError: A CIF cannot be read.
         """
-        from pymatgen.core import Structure
+        found = [_read_cif(self.cifs[index], self.places[index]) for index in which]
+        return Crystals.concatenate(found).with_ids([str(index) for index in which])
 
-        structures = []
-        for index in which:
-            try:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Issues encountered while parsing CIF")  # rounded coordinates
-                    warnings.filterwarnings("ignore", "No Pauling electronegativity")  # noble gases
-                    structures.append(Structure.from_str(self.cifs[index], fmt="cif"))
-            except ValueError as error:
-                raise InputError(f"{self.places[index]}: the CIF cannot be read ({error})") from None
-        return Crystals.from_structures(structures, ids=[str(index) for index in which])
+
+def _read_cif(text: str, place: str) -> Crystals:
+    """The one valid crystal of a CIF.
+
+    Raises:
+        InputError: It cannot be read, or holds none or several.
+    """
+    try:
+        crystals, _ = parse_apart(text, "cif", InputLimits(), place)
+    except RejectedInput as error:
+        raise InputError(f"{place}: the CIF cannot be read ({error})") from None
+    if len(crystals) != 1:
+        raise InputError(f"{place}: the CIF holds {len(crystals)} crystals; give each a row")
+    if reason := faults(crystals, _MAX_VOLUME)[0]:
+        raise InputError(f"{place}: the crystal is not valid ({reason}); remove the row")
+    return crystals
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -67,26 +79,13 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     Raises:
         InputError: The file cannot be read or lacks a column.
     """
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    try:
-        if path.suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path)
-        else:
-            as_text = pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
-            )
-            multiline = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a CIF is one quoted value
-            table = pyarrow.csv.read_csv(path, convert_options=as_text, parse_options=multiline)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}; give a CSV, CSV.gz or Parquet file") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} is no readable CSV, CSV.gz or Parquet file: {error}") from None
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; give a CSV, CSV.gz or Parquet file")
+    table = load_table(path, InputLimits())
     for column in columns:
         if column not in table.column_names:
             raise InputError(
-                f"{path} has no column '{column}', only {', '.join(table.column_names)}; "
+                f"{path} has no column '{column}', only {listed(table.column_names)}; "
                 f"{' and '.join(columns)} are needed"
             )
     return table.select(list(columns))
@@ -100,10 +99,10 @@ def read_number(value: object, where: str) -> float:
     """
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InputError(f"{where}: '{value}' is not a finite number; correct or remove the row")
+        raise InputError(f"{where}: '{one_line(str(value), 60)}' is not a finite number; correct or remove the row")
     return number
 
 
@@ -121,10 +120,13 @@ def read_known_crystals(paths: Sequence[Path]) -> KnownCrystals:
         table = read_table(path, ["cif", ENERGY])
         for row, (cif, energy) in enumerate(zip(table["cif"].to_pylist(), table[ENERGY].to_pylist(), strict=True), 1):
             place = f"{path}, row {row}"
-            formula = _FORMULA_SUM.search(cif or "")
+            cif = str(cif or "")
+            formula = _FORMULA_SUM.search(cif)
             if formula is None:
                 raise InputError(f"{place}: the column 'cif' holds no CIF with a _chemical_formula_sum")
-            amounts.append({symbol: float(amount or 1) for symbol, amount in _AMOUNT.findall(formula.group(1))})
+            amounts.append(
+                {symbol: read_number(amount or 1, place) for symbol, amount in _AMOUNT.findall(formula.group(1))}
+            )
             energies.append(read_number(energy, f"{place}, {ENERGY}"))
             cifs.append(cif)
             places.append(place)

@@ -18,6 +18,7 @@ from paragenesis.objectives.builtin import NAME_PATTERN
 from paragenesis.objectives.contract import Estimate, Need, Objective
 from paragenesis.objectives.goals import Goal
 from paragenesis.objectives.sample import sample_relaxed
+from paragenesis.settings import one_line, shown
 
 _PARTS = ("name", "unit", "goal", "needs", "estimate")
 _TOLERANCE = 1e-9  # batches of other sizes may differ in the last digits
@@ -62,35 +63,44 @@ def without_strains(relaxed: Relaxed) -> Relaxed:
 
 def _declaration_faults(objective: Objective) -> Iterator[str]:
     """Faults of name, unit, goal and needs."""
-    missing = [part for part in _PARTS if not hasattr(objective, part)]
+    try:
+        missing = [part for part in _PARTS if not hasattr(objective, part)]
+    except Exception as error:  # noqa: BLE001  whatever a user's object raises is the finding
+        yield f"a {type(objective).__name__} is no objective: it raised {_said(error)}"
+        return
     if missing:
         yield f"a {type(objective).__name__} is no objective: it lacks {', '.join(missing)}"
         return
     if not isinstance(objective.name, str) or not re.match(NAME_PATTERN, objective.name):
-        yield f"the name {objective.name!r} is no name: begin with a letter, go on with letters, digits and '_'"
+        yield f"the name {shown(objective.name)} is no name: begin with a letter, go on with letters, digits and '_'"
     if not isinstance(objective.unit, str) or not objective.unit.strip():
-        yield f'the unit is missing ({objective.unit!r}): give the values\' unit, "1" if they have none'
+        yield f'the unit is missing ({shown(objective.unit)}): give the values\' unit, "1" if they have none'
     if not isinstance(objective.goal, Goal) or type(objective.goal) is Goal:
-        yield f"the goal is {objective.goal!r}: give Maximize(), Minimize(), Target(...) or Range(...)"
+        yield f"the goal is {shown(objective.goal)}: give Maximize(), Minimize(), Target(...) or Range(...)"
     known = get_args(Need)
     if not isinstance(objective.needs, (set, frozenset)) or not objective.needs <= set(known):
-        yield f"needs is {objective.needs!r}: give a frozenset with any of {', '.join(map(repr, known))}"
+        yield f"needs is {shown(objective.needs)}: give a frozenset with any of {', '.join(map(repr, known))}"
 
 
 def _ask(objective: Objective, relaxed: Relaxed) -> tuple[Estimate | None, str]:
     """The objective's estimate, or what it did instead of giving one."""
     try:
         estimate = objective.estimate(relaxed)
-    except Exception as error:  # noqa: BLE001  whatever a user's code raises is the finding
+    except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001  whatever a user's code raises is the finding
         if isinstance(error, ParagenesisError):
             return None, f"estimate failed: {error}"
-        return None, f"estimate raised {type(error).__name__}: {error}{_line_of(error)}"
+        return None, f"estimate raised {_said(error)}{_line_of(error)}"
     if not isinstance(estimate, Estimate):
         return None, f"estimate returned a {type(estimate).__name__}: return Estimate(mean, std)"
     return estimate, ""
 
 
-def _line_of(error: Exception) -> str:
+def _said(error: BaseException) -> str:
+    """An exception's type and words."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def _line_of(error: BaseException) -> str:
     """Where an exception was raised, the innermost line outside installed packages."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
@@ -153,7 +163,7 @@ def _pickle_faults(objective: Objective, relaxed: Relaxed, first: Estimate) -> I
     try:
         copy = cloudpickle.loads(cloudpickle.dumps(objective))
     except Exception as error:  # noqa: BLE001  whatever a user's object raises is the finding
-        yield f"the objective cannot be pickled ({type(error).__name__}: {error}): keep no open files, locks or models"
+        yield f"the objective cannot be pickled ({_said(error)}): keep no open files, locks or models"
         return
     answer, fault = _ask(copy, relaxed)
     if answer is None:

@@ -16,6 +16,7 @@ from paragenesis.settings import Settings
 
 Vector = tuple[float, float, float]
 
+_LONGEST_VECTOR = 1e3  # angstrom; keeps determinants inside double precision
 _FILE = "file"  # the key that stands for a structure in a campaign
 
 
@@ -32,7 +33,7 @@ class SeedStructure(Settings):
         fixed: Sites, counted from 0, that keep their element.
     """
 
-    numbers: tuple[Annotated[int, Field(ge=1, le=103)], ...] = Field(min_length=1)
+    numbers: tuple[Annotated[int, Field(ge=1, le=103)], ...] = Field(min_length=1, max_length=500)
     frac: tuple[Vector, ...]
     lattice: tuple[Vector, Vector, Vector]
     fixed: tuple[int, ...] = ()
@@ -97,6 +98,8 @@ class SeedStructure(Settings):
             raise ValueError(
                 f"{len(self.numbers)} numbers came with {len(self.frac)} coordinates; give one of each a site"
             )
+        if np.abs(self.lattice).max() > _LONGEST_VECTOR:
+            raise ValueError(f"the lattice of the seed structure has a vector longer than {_LONGEST_VECTOR:g} A")
         if abs(np.linalg.det(np.array(self.lattice))) < 1e-3:
             raise ValueError("the lattice of the seed structure has no volume; give three vectors that span a cell")
         outside = [site for site in self.fixed if not 0 <= site < len(self)]

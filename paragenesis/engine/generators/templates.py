@@ -19,7 +19,8 @@ import numpy as np
 
 from paragenesis.crystals import FloatArray, IntArray
 from paragenesis.engine.generators.seed_structure import SeedStructure
-from paragenesis.errors import InputError
+from paragenesis.engine.screening.sanitise import read_structures
+from paragenesis.errors import InputError, RejectedInput
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -202,26 +203,11 @@ def _from_path(path: Path) -> Iterator[tuple[str, tuple[str, ...], Structure]]:
         return
     if not path.is_file():
         raise InputError(f"no template file at {path}; give 'aflow' or the path of a CIF, POSCAR or extxyz file")
-    for structure in _read(path):
-        if not structure.is_ordered:
-            raise InputError(f"the template {path} ({structure.formula}) has partial occupancies; order it first")
-        yield path.stem, (), structure
-
-
-def _read(path: Path) -> list[Structure]:
-    """The structures of one file, whatever its format."""
-    from ase.io import read
-    from pymatgen.core import Structure
-    from pymatgen.io.ase import AseAtomsAdaptor
-
     try:
-        if path.suffix.lower() in (".xyz", ".extxyz"):
-            return [AseAtomsAdaptor.get_structure(atoms) for atoms in read(path, index=":", format="extxyz")]
-        if path.suffix.lower() == ".cif":
-            return [Structure.from_file(path)]
-        return [Structure.from_str(path.read_text(), fmt="poscar")]
-    except Exception as error:
-        raise InputError(f"the template file {path} cannot be read ({type(error).__name__}: {error})") from error
+        structures = read_structures(path).to_structures()
+    except RejectedInput as error:
+        raise InputError(f"the template file {path} cannot be read: {error}") from None
+    yield from ((path.stem, (), structure) for structure in structures)
 
 
 def _seed_orbits(seed: SeedStructure, kinds: IntArray, symprec: float) -> IntArray:

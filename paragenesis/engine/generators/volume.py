@@ -17,8 +17,6 @@ column `cif`, writes `atomic_volumes.json` beside this file, and prints the held
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -105,13 +103,13 @@ def held_out_errors(crystals: Crystals, electronegativity: FloatArray, folds: in
 
 def read_crystals(paths: Sequence[Path]) -> Crystals:
     """The crystals of CSV files (plain or gzipped) with a column `cif`."""
-    from pymatgen.core import Structure
+    from paragenesis.engine.screening.apart import parse_apart
+    from paragenesis.engine.screening.files import cif_table
+    from paragenesis.engine.screening.limits import InputLimits
 
-    structures = []
-    for path in paths:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-            structures += [Structure.from_str(row["cif"], fmt="cif") for row in csv.DictReader(file)]
-    return Crystals.from_structures(structures)
+    limits = InputLimits()
+    rows = [(name, cif) for path in paths for name, _, cif in cif_table(path, limits)]
+    return Crystals.concatenate([parse_apart(cif, "cif", limits, name)[0] for name, cif in rows])
 
 
 def _electronegativities() -> FloatArray:

@@ -87,5 +87,7 @@ def run_select(connection: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:
         ):
             raise InputError("the ledger answers one SELECT statement at a time; give exactly one, without others")
         return connection.sql(sql, params=list(params)).to_arrow_table()
-    except duckdb.Error as error:
+    except InputError:
+        raise
+    except (duckdb.Error, ValueError, TypeError) as error:  # the latter for a text that is no UTF-8, or a kind unknown
         raise InputError(f"the SQL was refused: {first_line(error)}") from None

@@ -13,6 +13,7 @@ def replace_text(path: Path, text: str) -> None:
     """Put `text` into `path` so that a reader sees the old or the new text, never a part."""
     aside = path.with_name(f".{path.name}.new")
     reach(f"before {path.name} is written")
+    aside.unlink(missing_ok=True)  # what a crash left, or a link that was planted
     aside.write_text(text, encoding="utf-8")
     reach(f"before {path.name} is renamed")
     aside.replace(path)
@@ -22,6 +23,7 @@ def replace_bytes(path: Path, data: bytes) -> None:
     """Put `data` into `path`, whole or not at all, and make it survive a power failure."""
     aside = path.with_name(f".{path.name}.new")
     reach(f"before {path.name} is written")
+    aside.unlink(missing_ok=True)
     aside.write_bytes(data)
     sync(aside)
     reach(f"before {path.name} is renamed")

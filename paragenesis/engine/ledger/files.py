@@ -15,6 +15,7 @@ from paragenesis.engine.cif import to_cif
 from paragenesis.engine.extxyz import write_extxyz
 from paragenesis.engine.ledger.query import LedgerReader
 from paragenesis.errors import InputError, LedgerError
+from paragenesis.naming import path_inside
 from paragenesis.objectives.goals import Goal, parse_goal
 
 What = Literal["selected", "verified", "pareto"]
@@ -76,6 +77,7 @@ def export_crystals(
         InputError: `what` or `format` is unknown, no crystal matches, or `out` cannot be written.
         LedgerError: There is no ledger, it is damaged, or a writer holds it.
     """
+    _check_place(Path(directory), Path(out))
     if what not in get_args(What):
         raise InputError(f"what='{what}' cannot be exported; choose one of {', '.join(get_args(What))}")
     if format not in get_args(Format):
@@ -131,7 +133,7 @@ def _goals(ledger: LedgerReader) -> dict[str, Goal]:
     try:
         objectives = json.loads(ledger.meta()["objectives"])
         return {str(one["name"]): parse_goal(one["goal"]) for one in objectives}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise LedgerError(
             f"the ledger in {ledger.directory} does not say what its objectives are "
             f"({type(error).__name__}); its meta needs 'objectives', a list of name and goal"
@@ -191,7 +193,7 @@ def _hull_name(text: str) -> str:
     """The hull's name from the ledger's meta: JSON with a name, a JSON string, or plain text."""
     try:
         hull = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return str(hull.get("name", text)) if isinstance(hull, dict) else str(hull)
 
@@ -199,7 +201,20 @@ def _hull_name(text: str) -> str:
 def _write_cifs(crystals: Crystals, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for crystal in crystals:
-        (folder / f"{file_name(crystal.ids[0])}.cif").write_text(to_cif(crystal))
+        path = folder / f"{file_name(crystal.ids[0])}.cif"
+        path.unlink(missing_ok=True)  # a link that somebody put there must not be followed
+        path.write_text(to_cif(crystal))
+
+
+def _check_place(directory: Path, out: Path) -> None:
+    """Refuse a place that seems to lie in the campaign's directory, but where a link leads out of it.
+
+    Raises:
+        InputError: That is so. What the user names elsewhere is the user's choice.
+    """
+    here, there = directory.absolute(), out.absolute()
+    if there.is_relative_to(here):
+        path_inside(here, there.relative_to(here))
 
 
 def file_name(candidate_id: str) -> str:

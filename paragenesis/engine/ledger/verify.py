@@ -13,7 +13,8 @@ from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_dige
 from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.ledger.export import export_folder, manifest_problems, manifest_rows
 from paragenesis.engine.ledger.query import LedgerReader
-from paragenesis.errors import LedgerError
+from paragenesis.errors import InputError, LedgerError
+from paragenesis.naming import path_inside
 
 _REFERRING = ("predictions", "triage", "probes", "probe_answers", "selections", "verifications", "verified_structures")
 _NUMBERS = {
@@ -220,7 +221,11 @@ def _weights(ledger: LedgerReader) -> Iterator[str]:
     """Files of weights that are not as they were learnt."""
     sql = "SELECT round, generator, weights, sha256 FROM learning WHERE outcome = 'accepted' ORDER BY ALL"
     for number, generator, name, sha256 in ledger.connection.execute(sql).fetchall():
-        path = ledger.directory / name
+        try:
+            path = path_inside(ledger.directory, name)
+        except InputError as error:
+            yield str(error)
+            continue
         if not path.is_file() or sha256_of(path) != sha256:
             what = "were changed" if path.is_file() else "are absent"
             yield f"the weights {path}, which '{generator}' learnt for round {number}, {what}"

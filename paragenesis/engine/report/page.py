@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import math
-import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from paragenesis.engine.report.panels import Panel
 from paragenesis.engine.report.probes import read_asked
 from paragenesis.engine.report.selected import Geometry, Selected, comparisons, read_geometries, read_selected
 from paragenesis.engine.report.source import Readable, opened, parsed
-from paragenesis.errors import InputError
+from paragenesis.errors import InputError, LedgerError, ParagenesisError
 
 MAX_ROWS = 300  # selected crystals in the table; a geometry and a CIF each
 _HERE = Path(__file__).parent
@@ -56,14 +56,31 @@ def write(source: Readable | str | Path, out: str | Path | None) -> Path:
         out = Path(directory) / "report.html"
     target = Path(out)
     with opened(source) as readable:
-        page = render(readable)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        page = _rendered(readable)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
-        part.write_text(page, encoding="utf-8")
+        with part.open("x", encoding="utf-8") as file:  # never over a link that somebody put there
+            file.write(page)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def _rendered(source: Readable) -> str:
+    """The page, or a sentence on what the ledger holds instead of what a report needs.
+
+    Raises:
+        LedgerError: A ledger from elsewhere may hold anything.
+    """
+    try:
+        return render(source)
+    except ParagenesisError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise LedgerError(
+            f"the ledger holds what a report cannot show ({type(error).__name__}: {error}); run `verify` on it"
+        ) from error
 
 
 def render(source: Readable) -> str:

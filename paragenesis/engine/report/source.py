@@ -54,7 +54,7 @@ def parsed(meta: Mapping[str, str], key: str, default: Any) -> Any:
         return default
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LedgerError(
             f"the ledger's meta entry '{key}' is not JSON ({error}); run `verify` on the ledger"
         ) from error

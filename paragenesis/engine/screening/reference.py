@@ -10,11 +10,14 @@ from pathlib import Path
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine.screening.chemistry import composition_of, formula_text, reduced_composition
+from paragenesis.engine.screening.files import cif_table
 from paragenesis.engine.screening.fingerprint import fingerprints, parts_of
+from paragenesis.engine.screening.limits import InputLimits
 from paragenesis.engine.screening.novelty import Seen
-from paragenesis.engine.screening.sanitise import InputLimits, cif_table, sanitise, sanitise_text
+from paragenesis.engine.screening.sanitise import sanitise, sanitise_text
 from paragenesis.engine.screening.settings import AFLOW, ScreeningSettings
 from paragenesis.errors import RejectedInput
+from paragenesis.settings import shown
 
 Row = tuple[str, str | Crystals]  # an id, and a CIF text or a batch of one
 
@@ -103,9 +106,10 @@ def _row_formula(name: str, formula: str, cif: str) -> str:
     text = formula or (found.group(1) if found else "")
     try:
         composition = Composition(text).element_composition
-    except ValueError as error:
-        raise RejectedInput(f"the formula {text!r} of reference crystal {name} cannot be read: {error}") from None
-    if not composition:
+        amounts = {element.Z: int(amount) for element, amount in composition.items()}
+        read = formula_text(reduced_composition(amounts)) if amounts else ""
+    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:  # "Na0", "Xx", "Na1e999"
+        raise RejectedInput(f"the formula {shown(text)} of reference crystal {name} cannot be read: {error}") from None
+    if not read:
         raise RejectedInput(f"reference crystal {name} has no formula; add a column 'formula' to the file")
-    amounts = {element.Z: int(amount) for element, amount in composition.items()}
-    return formula_text(reduced_composition(amounts))
+    return read

@@ -15,7 +15,7 @@ from pymatgen.core import Structure
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine.evaluation.read import read_sample
-from paragenesis.engine.screening.sanitise import InputLimits
+from paragenesis.engine.screening import InputLimits
 from paragenesis.errors import RejectedInput
 
 CIF = Structure(5.69 * np.eye(3), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(fmt="cif")

@@ -122,6 +122,123 @@ def test_hostile_words_in_the_ledger_stay_words(build: Build) -> None:
     assert "<img" not in json.dumps(figures)
 
 
+# What the ledger means by these words decides what is shown, so they stay as they are.
+MEANT = {
+    "verdict",
+    "status",
+    "state",
+    "kind",
+    "property",
+    "model",
+    "outcome",
+    "commit_key",
+    "level_key",
+    "aim",
+    "stage",
+}
+MEANT |= {"key", "value", "condition", "calibration", "generator"}
+
+
+def spoilt(directory: Path) -> int:
+    """Put the attack into every column of texts in every table; how many columns."""
+    count = 0
+    with duckdb.connect(str(directory / "ledger.duckdb")) as connection:
+        connection.execute(
+            "INSERT INTO yields (round, generator, asked, generated, kept, selected, verified, hits, cost, next_share) "
+            "VALUES (1, ?, 1, 1, 1, 1, 1, 1, 1.0, 1.0)", [ATTACK],
+        )  # fmt: skip
+        connection.execute(
+            "INSERT INTO learning (round, generator, outcome, reason, crystals, weights, sha256) "
+            "VALUES (1, ?, 'refused', 'why', 1, 'w', 's')", [ATTACK],
+        )  # fmt: skip
+        connection.execute(
+            "INSERT INTO chunks (round, generator, chunk, n, aim) VALUES (1, ?, 0, 1, ?)",
+            [ATTACK, json.dumps([{"property": ATTACK, "low": 1, "high": 2}])],
+        )
+        sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE data_type = 'VARCHAR' AND NOT internal"
+        for table, column in connection.execute(sql).fetchall():
+            if column not in MEANT and table != "meta":
+                connection.execute(f"UPDATE {table} SET {column} = coalesce({column}, '') || ?", [ATTACK])
+                count += 1
+        connection.execute("UPDATE rounds SET condition = ?, calibration = ?", [ATTACK, ATTACK])
+    return count
+
+
+def test_hostile_words_in_every_table_stay_words(build: Build) -> None:
+    level = {"engine": ATTACK, "functional": ATTACK, ATTACK: ATTACK}
+    sources = {"references": {"mae": 0.1, "bias": 0.1, "n": 3, "source": ATTACK}, "level": level}
+    meta: dict[str, Any] = {
+        "name": ATTACK, "campaign_id": ATTACK, "seed": ATTACK, "spec": {ATTACK: [ATTACK]}, "versions": {ATTACK: ATTACK},
+        "objectives": [{"name": name, "unit": ATTACK, "goal": "minimize"} for name in ("density", "bulk_modulus")],
+        "hull": {"name": ATTACK, "functional": ATTACK, "description": ATTACK, "coverage": [ATTACK]},
+        "members": [{"name": name, "level_key": ATTACK, **sources} for name in ("chgnet-0.3.0", ATTACK)],
+        "probes": [{"name": ATTACK, "level_key": ATTACK}],
+        "oracle": {"name": ATTACK, "level_key": "chgnet-r2scan/mp-r2scan/0123456789ab", **sources},
+    }  # fmt: skip
+    directory = build(meta=meta)
+    assert spoilt(directory) > 20
+    with LedgerReader.open_unchecked(directory) as ledger:
+        file = write_report(ledger, directory / "report.html")
+    page, raw = Page(file), file.read_text("utf-8")
+    assert ATTACK not in raw
+    assert "<img" not in raw.replace(get_plotlyjs(), "")
+    assert not [a for t, a in page.tags if t == "img" or any(name.startswith("on") for name in a)]
+    assert page.text.count(ATTACK) > 40
+    known = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "link",
+        "style",
+        "body",
+        "main",
+        "header",
+        "p",
+        "h1",
+        "h2",
+        "h3",
+        "nav",
+        "a",
+    }
+    known |= {
+        "section",
+        "div",
+        "b",
+        "span",
+        "small",
+        "figure",
+        "script",
+        "figcaption",
+        "canvas",
+        "button",
+        "dl",
+        "dt",
+        "dd",
+    }
+    known |= {
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "strong",
+        "details",
+        "summary",
+        "code",
+        "pre",
+        "footer",
+        "sub",
+    }
+    assert {tag for tag, _ in page.tags} <= known
+    assert "<img" not in json.dumps(page.figures())
+    assert sum(tag == "script" for tag, _ in page.tags) == 3 + len(page.figures())
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "action", "data-cif"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, name)
+
+
 @pytest.mark.parametrize(
     ("state", "said"),
     [

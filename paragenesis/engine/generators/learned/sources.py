@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import math
 import re
@@ -20,15 +18,17 @@ from paragenesis.crystals import Crystals, FloatArray, IntArray
 from paragenesis.engine.ledger.database import EXPORTS
 from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.ledger.export import MANIFEST
-from paragenesis.engine.screening.sanitise import InputLimits, sanitise, sanitise_text
-from paragenesis.engine.tables import read_table
+from paragenesis.engine.screening.apart import load_table
+from paragenesis.engine.screening.files import NAME_COLUMNS, listed
+from paragenesis.engine.screening.limits import InputLimits
+from paragenesis.engine.screening.sanitise import STORED, crystals_of, sanitise_text, sanitise_with_notes
+from paragenesis.engine.screening.texts import Notes, safe_name
 from paragenesis.errors import InputError, RejectedInput
 
 HULL_DISTANCE = "energy_above_hull"  # eV/atom
 GOOD_HULL_DISTANCE = 0.1  # eV/atom; a campaign's crystals above it are not learnt from
 
-_STRUCTURE = {"numbers", "frac", "lattice"}  # the columns of `Crystals.to_arrow` beside the id
-_NAMES = ("id", "material_id", "candidate_id", "name")
+_STRUCTURE = STORED - {"id"}
 _OWN = ("space_group", "symprec")  # what `write_extxyz` adds of itself
 _UNKNOWN = {"", "nan", "none", "null", "na", "n/a"}
 
@@ -65,8 +65,8 @@ def read_source(path: Path, max_atoms: int) -> Part:
         )
     if path.name.lower().endswith((".csv", ".csv.gz", ".parquet")):
         return _read_table(path, max_atoms)
-    crystals = sanitise(path)
-    return Part(crystals, _notes(path, len(crystals)))
+    crystals, notes = sanitise_with_notes(path)
+    return Part(crystals, _labels(notes))
 
 
 def content_hash(path: Path) -> str:
@@ -78,51 +78,25 @@ def content_hash(path: Path) -> str:
 
 def _read_table(path: Path, max_atoms: int) -> Part:
     """Crystals of a table; rows that cannot be read, or are surely too large, are left out and counted."""
-    columns = _columns(path)
-    is_ledger = {"candidate_id", "verdict", *_STRUCTURE} <= set(columns)
-    if not is_ledger and not ("cif" in columns or {"id", *_STRUCTURE} <= set(columns)):
+    table = load_table(path, InputLimits())
+    columns = table.column_names
+    if {"candidate_id", "verdict"} | _STRUCTURE <= set(columns):  # its numbers are about the campaign
+        return Part(_kept(table, path.name), {})
+    if "cif" in columns:
+        return _from_cifs(table, max_atoms)
+    if not set(columns) >= STORED:
         raise InputError(
-            f"{path} has no column 'cif' and not the columns id, numbers, frac, lattice, only {', '.join(columns)}; "
+            f"{path} has no column 'cif' and not the columns id, numbers, frac, lattice, only {listed(columns)}; "
             "add the crystals as CIF texts"
         )
-    table = read_table(path, columns)
-    if is_ledger:
-        return Part(_kept(table), {})  # its numbers are about the campaign, not about the crystals
-    if "cif" not in columns:
-        return Part(_from_columns(table, path), _number_columns(table))
-    return _from_cifs(table, max_atoms)
-
-
-def _columns(path: Path) -> list[str]:
-    """The names of a table's columns.
-
-    Raises:
-        InputError: The file is no such table.
-    """
-    import pyarrow.parquet
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            return list(pyarrow.parquet.read_schema(path).names)
-        opened = gzip.open if path.suffix.lower() == ".gz" else open
-        with opened(path, "rt", encoding="utf-8", newline="") as file:
-            return next(csv.reader(file), [])
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} is no readable CSV, CSV.gz or Parquet file: {error}") from None
-
-
-def _from_columns(table: pa.Table, path: Path) -> Crystals:
-    try:
-        return Crystals.from_arrow(table)
-    except (ValueError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise InputError(f"the columns numbers, frac and lattice of {path} hold no crystals: {error}") from None
+    return Part(crystals_of(table, path.name), _number_columns(table))
 
 
 def _number_columns(table: pa.Table) -> Labels:
     """Every column in which each known value is a finite number; columns of names do not count."""
     labels = {}
     for name in table.column_names:
-        if name in _NAMES or name.endswith("_id") or name == "cif" or name in _STRUCTURE:
+        if name in NAME_COLUMNS or name.endswith("_id") or name == "cif" or name in _STRUCTURE:
             continue
         column = table.column(name)
         if pa.types.is_string(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
@@ -142,27 +116,22 @@ def _numbers(cells: Sequence[Any]) -> FloatArray | None:
     return np.where(np.isinf(array), np.nan, array)
 
 
-def _notes(path: Path, n: int) -> Labels:
-    """Numbers beside the n crystals of an extended XYZ file, which many programs write there."""
-    if ".xyz" not in path.name.lower() and ".extxyz" not in path.name.lower():
-        return {}
-    from ase.io import read
-
-    infos = [atoms.info for atoms in read(path, index=":", format="extxyz")]
-    names = sorted({k for info in infos for k in info if k not in _NAMES + _OWN and not k.endswith("_id")})
-    columns = {name: [info.get(name) for info in infos] for name in names}
-    plain = {k: v for k, v in columns.items() if all(c is None or isinstance(c, int | float) for c in v)}
-    found = {name: _numbers(cells) for name, cells in plain.items()}
-    return {name: values for name, values in found.items() if values is not None and len(values) == n}
+def _labels(notes: Sequence[Notes]) -> Labels:
+    """The numbers beside the crystals of an extended XYZ file, which many programs write there."""
+    names = sorted({k for beside in notes for k in beside if k not in NAME_COLUMNS + _OWN and not k.endswith("_id")})
+    columns = {name: [beside.get(name, math.nan) for beside in notes] for name in names}
+    found = {name: _numbers(cells) for name, cells in columns.items() if None not in cells}
+    return {name: values for name, values in found.items() if values is not None}
 
 
 # --- CIF texts -------------------------------------------------------------------------------------------------------
 
 _P1 = re.compile(
-    r"loop_\s+_symmetry_equiv_pos_site_id\s+_symmetry_equiv_pos_as_xyz\s+1\s+'x, ?y, ?z'\s+"
-    r"loop_\s+((?:_atom_site_\w+\s+)+)([^_]*)\Z"
+    # Possessive: a text of a million blanks must not be tried in a million ways.
+    r"loop_\s++_symmetry_equiv_pos_site_id\s++_symmetry_equiv_pos_as_xyz\s++1\s++'x, ?y, ?z'\s++"
+    r"loop_\s++((?:_atom_site_\w++\s++)++)([^_]*+)\Z"
 )
-_CELL = re.compile(r"^_cell_(length_[abc]|angle_(?:alpha|beta|gamma))\s+([0-9.]+)\s*$", re.MULTILINE)
+_CELL = re.compile(r"^_cell_(length_[abc]|angle_(?:alpha|beta|gamma))[ \t]++([0-9.]+)[ \t\r]*+$", re.MULTILINE)
 _CELL_KEYS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _PLACE = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
 
@@ -175,12 +144,14 @@ def _from_cifs(table: pa.Table, max_atoms: int) -> Part:
         max_atoms: Crystals that surely have more in the primitive cell are not built.
     """
     limits, left_out = InputLimits(), Counter[str]()
-    names = next((table.column(name).to_pylist() for name in _NAMES if name in table.column_names), None)
+    names = next((table.column(name).to_pylist() for name in NAME_COLUMNS if name in table.column_names), None)
     rows, found = [], []
     for row, text in enumerate(table.column("cif").to_pylist()):
-        name = f"row-{row}" if names is None else str(names[row])
+        name = f"row-{row}" if names is None else safe_name(str(names[row]))
         try:
-            crystal = plain_cif(text or "", name) or sanitise_text(text or "", "cif", name, limits)
+            text = str(text or "")
+            quick = plain_cif(text, name) if len(text) <= limits.max_text_bytes else None
+            crystal = quick or sanitise_text(text, "cif", name, limits)
         except RejectedInput:
             left_out["with a CIF that cannot be read"] += 1
             continue
@@ -203,7 +174,7 @@ def plain_cif(text: str, name: str) -> Crystals | None:
     from pymatgen.core import Lattice
 
     cell, sites = dict(_CELL.findall(text)), _P1.search(text)
-    if sites is None or len(cell) != len(_CELL_KEYS) or len(re.findall(r"^\s*data_", text, re.MULTILINE)) != 1:
+    if sites is None or len(cell) != len(_CELL_KEYS) or len(re.findall(r"^[ \t]*data_", text, re.MULTILINE)) != 1:
         return None
     keys, cells = sites.group(1).split(), sites.group(2).split()
     if len(cells) % len(keys) or not cells:
@@ -213,7 +184,8 @@ def plain_cif(text: str, name: str) -> Crystals | None:
     try:
         numbers = [_atomic_numbers()[symbol] for symbol in columns["_atom_site_type_symbol"]]
         frac = np.array([columns[place] for place in _PLACE], dtype=np.float64).T
-        lattice = Lattice.from_parameters(*(float(cell[key]) for key in _CELL_KEYS)).matrix
+        with np.errstate(all="ignore"):  # angles of 0 and the like are judged with all else
+            lattice = Lattice.from_parameters(*(float(cell[key]) for key in _CELL_KEYS)).matrix
     except (KeyError, ValueError):
         return None
     if not full:
@@ -253,13 +225,11 @@ def _read_campaign(directory: Path) -> Part:
 
     Labels are the verified values, else what the ensemble predicts.
     """
-    import pyarrow.parquet as pq
-
     tables: dict[str, list[pa.Table]] = {"candidates": [], "predictions": [], "verifications": []}
     for folder in _rounds(directory):
         for name, found in tables.items():
-            found.append(pq.read_table(folder / f"{name}.parquet"))
-    crystals = _kept(pa.concat_tables(tables["candidates"], promote_options="default"))
+            found.append(load_table(folder / f"{name}.parquet", InputLimits()))
+    crystals = _kept(pa.concat_tables(tables["candidates"], promote_options="default"), str(directory))
     known: dict[str, dict[str, float]] = {}
     for row in pa.concat_tables(tables["predictions"], promote_options="default").to_pylist():
         if row["model"] == "ensemble" and row["mean"] is not None:
@@ -277,7 +247,7 @@ def _read_campaign(directory: Path) -> Part:
     return Part(crystals[good], {name: values[good] for name, values in labels.items()}, left_out)
 
 
-def _kept(candidates: pa.Table) -> Crystals:
+def _kept(candidates: pa.Table, where: str) -> Crystals:
     """The kept crystals of a ledger's table of candidates."""
     import pyarrow.compute as pc
 
@@ -285,4 +255,4 @@ def _kept(candidates: pa.Table) -> Crystals:
         pc.and_(pc.equal(candidates.column("verdict"), "kept"), pc.is_valid(candidates.column("numbers")))
     )
     kept = kept.rename_columns(["id" if name == "candidate_id" else name for name in kept.column_names])
-    return Crystals.from_arrow(kept.select(["id", "origin", "numbers", "frac", "lattice"]))
+    return crystals_of(kept, where).with_ids(kept.column("id").to_pylist())  # labels are found by them

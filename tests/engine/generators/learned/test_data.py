@@ -232,7 +232,7 @@ def test_what_cannot_be_used_is_refused_with_a_reason(tmp_path: Path) -> None:
             [write_csv(tmp_path / "b.csv", "id,cif", ["1,rubbish"])],
             "no crystal to train on is left in b.csv: 1 with a CIF",
         ),
-        ([write_csv(tmp_path / "c.parquet", "id,cif", ["1,rubbish"])], "is no readable CSV, CSV.gz or Parquet"),
+        ([write_csv(tmp_path / "c.parquet", "id,cif", ["1,rubbish"])], "cannot be read as a table"),
         ([write_csv(tmp_path / "d.txt", "", [])], "format of d.txt is unknown"),
     ):
         with pytest.raises(InputError, match=said):
