@@ -49,19 +49,28 @@ def truth(X: Any) -> np.ndarray:
 
 def problem(seed: int, n: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """A fitted model, its training data and a pool of n candidates."""
+    X = np.random.default_rng(seed).random((N_TRAIN, D))
+    Y = truth(X)
+    return fitted(X, Y, seed), X, Y, candidates(seed, n)
+
+
+def candidates(seed: int, n: int) -> np.ndarray:
+    """A pool."""
+    return np.random.default_rng([seed, n]).random((n, D))
+
+
+def fitted(X: np.ndarray, Y: np.ndarray, seed: int) -> Any:
+    """A Gaussian process for each objective."""
     import torch
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import ModelListGP, SingleTaskGP
     from gpytorch.mlls import SumMarginalLogLikelihood
 
     torch.manual_seed(seed)
-    X = np.random.default_rng(seed).random((N_TRAIN, D))
-    Y = truth(X)
-    noise = torch.full((N_TRAIN, 1), 1e-6, dtype=torch.float64)
+    noise = torch.full((len(X), 1), 1e-6, dtype=torch.float64)
     model = ModelListGP(*(SingleTaskGP(torch.as_tensor(X), torch.as_tensor(Y[:, [j]]), noise) for j in range(M)))
     fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
-    pool = np.random.default_rng([seed, n]).random((n, D))
-    return model, X, Y, pool
+    return model
 
 
 def posterior(model: Any, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,12 +103,18 @@ def engine(seed: int, n: int, q: int) -> dict[str, Result]:
 
 def peer(seed: int, n: int, q: int) -> Result:
     """BoTorch's batch."""
+    model, X, Y, pool = problem(seed, n)
+    seconds, chosen = peer_choice(model, X, pool, q, seed)
+    return seconds, reached(Y, chosen)
+
+
+def peer_choice(model: Any, X: np.ndarray, pool: np.ndarray, q: int, seed: int) -> tuple[float, np.ndarray]:
+    """CPU seconds, and what BoTorch chooses from the pool after X."""
     import torch
     from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
     from botorch.optim import optimize_acqf_discrete
     from botorch.sampling import SobolQMCNormalSampler
 
-    model, X, Y, pool = problem(seed, n)
     sampler = SobolQMCNormalSampler(sample_shape=torch.Size([64]), seed=seed)
     acquisition = qLogNoisyExpectedHypervolumeImprovement(
         model, REFERENCE.tolist(), torch.as_tensor(X), sampler=sampler, prune_baseline=True
@@ -107,7 +122,7 @@ def peer(seed: int, n: int, q: int) -> Result:
     started = time.process_time()
     # of 128, 256, 1024 and 2048 at once 256 were the quickest
     chosen, _ = optimize_acqf_discrete(acquisition, q, torch.as_tensor(pool), max_batch_size=256)
-    return time.process_time() - started, reached(Y, chosen.numpy())
+    return time.process_time() - started, chosen.numpy()
 
 
 def reached(Y: np.ndarray, chosen: np.ndarray) -> float:
@@ -119,12 +134,18 @@ def reached(Y: np.ndarray, chosen: np.ndarray) -> float:
 
 def peer_results(jobs: Sequence[tuple[int, int]], q: int, budget: float) -> dict[tuple[int, int], Result]:
     """What BoTorch finishes within the budget, by pool size and seed."""
+    lines = peer_lines(__file__, [jobs, q], budget)
+    return {(n, seed): (seconds, volume) for n, seed, seconds, volume in lines}
+
+
+def peer_lines(script: str, task: Any, budget: float) -> list[Any]:
+    """The lines that a script's worker writes within the budget, in a process and with kernels of its own."""
     if not budget:
-        return {}
+        return []
     with tempfile.TemporaryDirectory() as folder:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # ninja lies beside python
         environment = {**os.environ, "TORCH_EXTENSIONS_DIR": folder, "PATH": path}
-        command = [sys.executable, __file__, "--worker", json.dumps([jobs, q])]
+        command = [sys.executable, script, "--worker", json.dumps(task)]
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         try:
             out, _ = worker.communicate(timeout=budget)
@@ -132,8 +153,7 @@ def peer_results(jobs: Sequence[tuple[int, int]], q: int, budget: float) -> dict
             worker.kill()
             out, _ = worker.communicate()
     # a line that was cut off by the kill is no result
-    lines = [json.loads(line) for line in out.splitlines() if line.startswith("[") and line.endswith("]")]
-    return {(n, seed): (seconds, volume) for n, seed, seconds, volume in lines}
+    return [json.loads(line) for line in out.splitlines() if line.startswith("[") and line.endswith("]")]
 
 
 def work(jobs: Sequence[tuple[int, int]], q: int) -> None:

@@ -1,20 +1,26 @@
-"""What all tests share: the folders with real data and weights, where they exist."""
+"""What tests share: the folders with real data and weights, where they exist, a Ray cluster, the benchmarks."""
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("steady", deadline=None, derandomize=True)  # a busy machine must not fail a property
+# A busy machine must not fail a property. PARAGENESIS_FUZZ=50 tries fifty times as many examples, other ones each time.
+_FUZZ = float(os.environ.get("PARAGENESIS_FUZZ", "1"))
+settings.register_profile("steady", deadline=None, derandomize=_FUZZ == 1, max_examples=max(1, int(100 * _FUZZ)))
 settings.load_profile("steady")
 torch.set_num_threads(1)  # crystals are small: more threads only wait for each other
 
 _ROOT = Path(__file__).parent.parent
+_BENCHMARKS = _ROOT / "benchmarks"
 _SHARED = Path(os.environ.get("PARAGENESIS_SHARED", _ROOT.parent / "shared"))
 
 
@@ -44,3 +50,25 @@ def ray_cluster() -> Iterator[None]:
     disconnect = connect("local")
     yield
     disconnect()
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A benchmark as a module, imported as it is when run as a script."""
+    monkeypatch.syspath_prepend(_BENCHMARKS)
+    for file in _BENCHMARKS.glob("*.py"):
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)
+    return importlib.import_module
+
+
+@pytest.fixture
+def table(capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, list[str]]]:
+    """The printed Markdown table: the cells of each row by its first."""
+
+    def read() -> dict[str, list[str]]:
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        assert len({len(row) for row in rows}) == 1, "a row has another number of cells"
+        return {row[0]: row[1:] for row in rows[2:]}
+
+    return read

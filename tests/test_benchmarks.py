@@ -4,40 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
-import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
-
 Tables = dict[str, list[str]]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """A benchmark as a module, imported as it is when run as a script."""
-    monkeypatch.syspath_prepend(FOLDER)
-    for file in FOLDER.glob("*.py"):
-        monkeypatch.delitem(sys.modules, file.stem, raising=False)
-    return importlib.import_module
-
-
-@pytest.fixture
-def table(capsys: pytest.CaptureFixture[str]) -> Callable[[], Tables]:
-    """The printed Markdown table: the cells of each row by its first."""
-
-    def read() -> Tables:
-        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-        assert len({len(row) for row in rows}) == 1, "a row has another number of cells"
-        return {row[0]: row[1:] for row in rows[2:]}
-
-    return read
 
 
 def test_overhead_splits_the_wall_time_of_a_campaign(
@@ -108,28 +81,3 @@ def test_dpp_finds_a_likelier_set_than_a_sample(
     script("dpp").main(["--sizes", "200", "--k", "5", "--seeds", "0", "--budget", "60"])
     _, own, _, _, theirs = table()["200"]
     assert float(own) > float(theirs)
-
-
-def test_decisions_finds_the_front_of_a_table(
-    script: Callable[[str], ModuleType], table: Callable[[], Tables], tmp_path: Path
-) -> None:
-    rng = np.random.default_rng(0)
-    effect = rng.random((4, 5, 3))
-    rows = [
-        [*(f"R{j}_{k}" for j, k in enumerate(place)), *sum(effect[j, k] for j, k in enumerate(place))]
-        for place in np.ndindex(5, 5, 5, 5)
-    ]
-    with (tmp_path / "redoxmers.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    arguments = f"--task redoxmers --data {tmp_path} --seeds 1 --strategies ehvi_dpp random"
-    script("decisions").main(arguments.split())
-    shares = {name: float(cells[1].split()[0]) for name, cells in table().items()}
-    assert shares["random"] < shares["ehvi_dpp"] <= 1
-    assert shares["ehvi_dpp"] > 0.9
-
-
-def test_decisions_tells_what_triage_removes(script: Callable[[str], ModuleType], table: Callable[[], Tables]) -> None:
-    script("decisions").main(["--task", "honesty", "--seeds", "2"])
-    removed = {name: float(cells[0].split()[0]) for name, cells in table().items()}
-    assert removed["false hopes"] > 70
-    assert removed["true hits"] < 5
