@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-import importlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,17 +14,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
 SALTS = {"NaCl": 5.69, "KCl": 6.38, "NaBr": 6.0, "KBr": 6.7, "MgO": 4.25, "CaO": 4.84, "MgS": 5.2, "CaS": 5.72}
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """A file of the benchmarks as a module, imported as it is when run as a script."""
-    monkeypatch.syspath_prepend(FOLDER)
-    for file in FOLDER.glob("*.py"):
-        monkeypatch.delitem(sys.modules, file.stem, raising=False)
-    return importlib.import_module
 
 
 @pytest.fixture

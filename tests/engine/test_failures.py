@@ -1,3 +1,5 @@
+"""When a round is stopped because something is broken, and what is said of it."""
+
 from __future__ import annotations
 
 import pytest

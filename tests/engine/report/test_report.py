@@ -164,6 +164,53 @@ def spoilt(directory: Path) -> int:
     return count
 
 
+_TAGS = frozenset(
+    [
+        "html",
+        "head",
+        "meta",
+        "title",
+        "link",
+        "style",
+        "body",
+        "main",
+        "header",
+        "p",
+        "h1",
+        "h2",
+        "h3",
+        "nav",
+        "a",
+        "section",
+        "div",
+        "b",
+        "span",
+        "small",
+        "figure",
+        "script",
+        "figcaption",
+        "canvas",
+        "button",
+        "dl",
+        "dt",
+        "dd",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "strong",
+        "details",
+        "summary",
+        "code",
+        "pre",
+        "footer",
+        "sub",
+    ]
+)
+
+
 def test_hostile_words_in_every_table_stay_words(build: Build) -> None:
     level = {"engine": ATTACK, "functional": ATTACK, ATTACK: ATTACK}
     sources = {"references": {"mae": 0.1, "bias": 0.1, "n": 3, "source": ATTACK}, "level": level}
@@ -184,54 +231,7 @@ def test_hostile_words_in_every_table_stay_words(build: Build) -> None:
     assert "<img" not in raw.replace(get_plotlyjs(), "")
     assert not [a for t, a in page.tags if t == "img" or any(name.startswith("on") for name in a)]
     assert page.text.count(ATTACK) > 40
-    known = {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "link",
-        "style",
-        "body",
-        "main",
-        "header",
-        "p",
-        "h1",
-        "h2",
-        "h3",
-        "nav",
-        "a",
-    }
-    known |= {
-        "section",
-        "div",
-        "b",
-        "span",
-        "small",
-        "figure",
-        "script",
-        "figcaption",
-        "canvas",
-        "button",
-        "dl",
-        "dt",
-        "dd",
-    }
-    known |= {
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "strong",
-        "details",
-        "summary",
-        "code",
-        "pre",
-        "footer",
-        "sub",
-    }
-    assert {tag for tag, _ in page.tags} <= known
+    assert {tag for tag, _ in page.tags} <= _TAGS
     assert "<img" not in json.dumps(page.figures())
     assert sum(tag == "script" for tag, _ in page.tags) == 3 + len(page.figures())
     for tag, attributes in page.tags:
