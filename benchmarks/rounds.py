@@ -30,6 +30,7 @@ from selection import (
     STRATEGIES,
     M,
     candidates,
+    correlation,
     fitted,
     peer_choice,
     peer_lines,
@@ -96,8 +97,9 @@ def engine_choice(options: Mapping[str, Any]) -> Choice:
         started = time.process_time()
         mean, std = posterior(model, left)
         batch = select_batch(
-            left, mean, std, observed=Y, given=X, settings=settings, reference_point=REFERENCE, seed=seed
-        )
+            left, mean, std, observed=Y, given=X, correlation=lambda rows: correlation(model, left[rows]),
+            settings=settings, reference_point=REFERENCE, seed=seed,
+        )  # fmt: skip
         return time.process_time() - started, batch.indices
 
     return choose

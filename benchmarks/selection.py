@@ -86,6 +86,19 @@ def posterior(model: Any, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(means), np.concatenate(stds)
 
 
+def correlation(model: Any, points: np.ndarray) -> np.ndarray:
+    """How the errors for some candidates go together by the model's joint posterior, shape `M x k x k`."""
+    import torch
+
+    together = []
+    with torch.no_grad():
+        for one in model.models:
+            covariance = one.posterior(torch.as_tensor(points)).distribution.covariance_matrix.numpy()
+            std = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+            together.append(np.clip(covariance / np.outer(std, std), -1.0, 1.0))
+    return np.stack(together)
+
+
 def engine(seed: int, n: int, q: int) -> dict[str, Result]:
     """The engine's batch with each strategy."""
     from paragenesis.engine.acquisition.select import DecisionSettings, select_batch
@@ -96,7 +109,10 @@ def engine(seed: int, n: int, q: int) -> dict[str, Result]:
         started = time.process_time()
         mean, std = posterior(model, pool)
         settings = DecisionSettings(q=q, **options)
-        batch = select_batch(pool, mean, std, observed=Y, given=X, settings=settings, reference_point=REFERENCE)
+        batch = select_batch(
+            pool, mean, std, observed=Y, given=X, correlation=lambda rows: correlation(model, pool[rows]),
+            settings=settings, reference_point=REFERENCE,
+        )  # fmt: skip
         results[name] = (time.process_time() - started, reached(Y, pool[batch.indices]))
     return results
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paragenesis.crystals import FloatArray
+from paragenesis.crystals import FloatArray, IntArray
 from paragenesis.engine.acquisition.features import FeatureSpace
 from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
 from paragenesis.engine.feature_table import Encoding, reasons_against
@@ -115,7 +115,8 @@ def decide(
     reasons = reasons_against(X, pool.index.tolist(), np.vstack([done.X, waiting]))
     rows = np.flatnonzero([not reason for reason in reasons])
     space = FeatureSpace(np.vstack([X[rows], known.X]), encoding.components, standardise=False)
-    mean, std = _posterior(np.vstack([X[rows], waiting]), known, space, surrogate or SurrogateSettings())
+    posterior = _Posterior(np.vstack([X[rows], waiting]), known, space, surrogate or SurrogateSettings())
+    mean, std = posterior.mean, posterior.std
     formulation = Formulation.of(objectives, settings.strategy)
     utilities, spread = formulation.moments(mean, std)
     n = len(rows)
@@ -130,6 +131,7 @@ def decide(
         hit_probability=likely if settings.strategy == "hits" else None,
         feasible=None if settings.strategy == "hits" else likely,
         cost=None if cost is None else _costs(cost, pool)[rows],
+        correlation=lambda at: formulation.correlation(mean[at], posterior.correlation(at)),
         settings=settings,
         reference_point=reference_utilities(settings, formulation.axes),
         space=space,
@@ -194,36 +196,39 @@ def _costs(cost: pd.Series[float], pool: pd.DataFrame) -> FloatArray:
 # --- learning and telling --------------------------------------------------------------------------------------------
 
 
-def _posterior(
-    X: FloatArray, known: Observations, space: FeatureSpace, settings: SurrogateSettings
-) -> tuple[FloatArray, FloatArray]:
-    """Expected outcomes of N candidates and their standard deviations, shape `N x m` each.
+class _Posterior:
+    """What is expected of N candidates.
 
     An objective that was never observed, or always with the same outcome, says nothing about where to look: all
     candidates get that outcome (0 if there is none) with a deviation of its size (1 if it is 0).
+
+    Attributes:
+        mean: Expected outcomes, shape `N x m`.
+        std: Their standard deviations, shape `N x m`.
     """
-    m = known.Y.shape[1]
-    there = np.isfinite(known.Y)
-    wanted = there & (known.levels == 0)[:, None]
-    wanted = np.where(wanted.any(0), wanted, there)  # cheaper outcomes alone say something, too
-    centre = np.where(wanted, known.Y, 0.0).sum(0) / np.maximum(wanted.sum(0), 1)
-    spread = np.where(np.isfinite(known.Y), np.abs(known.Y - centre), 0.0).max(0, initial=0.0)
-    flat = spread <= 1e-12 * np.abs(centre)
-    prior = np.tile(centre, (len(X), 1))
-    mean, std = prior.copy(), np.tile(np.where(centre == 0, 1.0, np.abs(centre)), (len(X), 1))
-    learnt = np.flatnonzero(~flat)
-    if len(learnt) and len(X):
-        model = ResidualSurrogate(settings.model_copy(update={"ensemble_weight": 0.0}))
-        model.fit(
-            known.X,
-            (known.Y - centre)[:, learnt],
-            noise_std=known.noise[:, learnt],
-            space=space,
-            fidelity=known.levels,
-        )
-        mean[:, learnt], std[:, learnt] = model.predict(X, prior[:, learnt], np.full((len(X), len(learnt)), np.nan))
-    assert mean.shape == (len(X), m)
-    return mean, std
+
+    def __init__(self, X: FloatArray, known: Observations, space: FeatureSpace, settings: SurrogateSettings) -> None:
+        there = np.isfinite(known.Y)
+        wanted = there & (known.levels == 0)[:, None]
+        wanted = np.where(wanted.any(0), wanted, there)  # cheaper outcomes alone say something, too
+        centre = np.where(wanted, known.Y, 0.0).sum(0) / np.maximum(wanted.sum(0), 1)
+        spread = np.where(there, np.abs(known.Y - centre), 0.0).max(0, initial=0.0)
+        self.mean = np.tile(centre, (len(X), 1))
+        self.std = np.tile(np.where(centre == 0, 1.0, np.abs(centre)), (len(X), 1))
+        self._X, self._model = X, ResidualSurrogate(settings.model_copy(update={"ensemble_weight": 0.0}))
+        self._learnt = np.flatnonzero(spread > 1e-12 * np.abs(centre)) if len(X) else np.zeros(0, dtype=np.int64)
+        if len(self._learnt):
+            residuals, noise = (known.Y - centre)[:, self._learnt], known.noise[:, self._learnt]
+            self._model.fit(known.X, residuals, noise_std=noise, space=space, fidelity=known.levels)
+            prior = self.mean[:, self._learnt], np.full((len(X), len(self._learnt)), np.nan)
+            self.mean[:, self._learnt], self.std[:, self._learnt] = self._model.predict(X, *prior)
+
+    def correlation(self, rows: IntArray) -> FloatArray:
+        """How the errors of some candidates' expected outcomes go together, shape `m x k x k`."""
+        together = np.tile(np.eye(len(rows)), (self.mean.shape[1], 1, 1))
+        if len(self._learnt):
+            together[self._learnt] = self._model.correlation(self._X[rows])
+        return together
 
 
 def _table(

@@ -78,6 +78,7 @@ class Outlook:
         labelled: What the oracle has said.
         waiting: What was selected before and has no answer yet.
         expected: Posterior means and standard deviations of the waiting ones, shape `p x m` each.
+        surrogate: What that comes from; None if nothing was verified or probed, or the pool is empty.
     """
 
     crystals: Crystals
@@ -87,6 +88,7 @@ class Outlook:
     labelled: Labelled
     waiting: Crystals
     expected: tuple[FloatArray, FloatArray]
+    surrogate: ResidualSurrogate | None
 
 
 def posterior_model(number: int) -> str:
@@ -158,7 +160,8 @@ def _outlook(ledger: LedgerReader, kit: Kit, number: int, fidelity: int, which: 
     probed = probed_before(ledger, kit, number, fidelity)
     X = describe(pool)
     surrogate = ResidualSurrogate(kit.spec.surrogate)
-    if len(pool) and len(labelled.values) + len(probed.values):
+    taught = len(pool) > 0 and len(labelled.values) + len(probed.values) > 0
+    if taught:
         surrogate.fit(
             np.vstack([describe(labelled.crystals), describe(probed.crystals)]),
             np.vstack([labelled.values - labelled.mean, probed.values - probed.mean]),
@@ -172,7 +175,16 @@ def _outlook(ledger: LedgerReader, kit: Kit, number: int, fidelity: int, which: 
     waiting = ledger.crystals(among(pending_before(ledger, kit, number)))
     prior = predicted(ledger, kit, among(waiting.ids), "ensemble")
     expected = surrogate.predict(describe(waiting), *prior) if len(waiting) else prior
-    return Outlook(crystals=pool, X=X, mean=mean, std=std, labelled=labelled, waiting=waiting, expected=expected)
+    return Outlook(
+        crystals=pool,
+        X=X,
+        mean=mean,
+        std=std,
+        labelled=labelled,
+        waiting=waiting,
+        expected=expected,
+        surrogate=surrogate if taught else None,
+    )
 
 
 def _noise(labelled: Labelled, probed: Labelled) -> FloatArray:
@@ -204,6 +216,12 @@ def _choose(
     pending = None
     if len(view.waiting):
         pending = describe(view.waiting), problem.moments(*view.expected)[0]
+    surrogate = view.surrogate
+
+    def correlation(at: IntArray) -> FloatArray:
+        assert surrogate is not None
+        return problem.correlation(view.mean[rows[at]], surrogate.correlation(view.X[rows[at]]))
+
     selection = select_batch(
         view.X[rows],
         utility_mean,
@@ -214,6 +232,7 @@ def _choose(
         hit_probability=likely if hits else None,
         feasible=None if hits else likely,
         cost=None if costs is None else costs(view.crystals[rows]),
+        correlation=None if surrogate is None else correlation,
         settings=settings,
         reference_point=reference_point(ledger, kit),
         seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),

@@ -62,6 +62,22 @@ class Formulation:
         found = [self.goals[j].utility_moments(mean[:, j], std[:, j]) for j in self.along]
         return np.stack([first for first, _ in found], axis=1), np.stack([second for _, second in found], axis=1)
 
+    def correlation(self, mean: FloatArray, outcomes: FloatArray) -> FloatArray:
+        """How the errors of expected utilities go together, along the axes.
+
+        A utility moves with its outcome or against it. That of a Target or Range turns where the outcome crosses its
+        middle; here it is taken to stay on the side that is expected.
+
+        Args:
+            mean: Expected outcomes, shape `k x m`.
+            outcomes: How their errors go together, shape `m x k x k`.
+
+        Returns:
+            Shape `axes x k x k`.
+        """
+        slopes = [self.goals[j].slope(mean[:, j]) for j in self.along]
+        return np.stack([np.outer(s, s) * outcomes[j] for j, s in zip(self.along, slopes, strict=True)])
+
     def probability(self, mean: FloatArray, std: FloatArray) -> FloatArray:
         """The probability that all constraints hold, their outcomes independent, shape `N`."""
         likely = np.ones(len(mean))

@@ -39,6 +39,10 @@ class Goal(Settings):
         """Exact mean and standard deviation of the utility of normally distributed values, same shapes as given."""
         return self.utility(mean), std
 
+    def slope(self, values: FloatArray) -> FloatArray:
+        """Whether the utility grows (1) or falls (-1) with the value there, same shape as given."""
+        raise NotImplementedError
+
     def best_utility(self, low: FloatArray, high: FloatArray) -> FloatArray:
         """The largest utility of a value between `low` and `high`, same shapes as given."""
         return np.maximum(self.utility(low), self.utility(high))
@@ -53,6 +57,10 @@ class Maximize(Goal):
         """The value itself."""
         return values
 
+    def slope(self, values: FloatArray) -> FloatArray:
+        """More is better everywhere."""
+        return np.ones_like(values)
+
 
 class Minimize(Goal):
     """Less is better."""
@@ -62,6 +70,10 @@ class Minimize(Goal):
     def utility(self, values: FloatArray) -> FloatArray:
         """The negated value."""
         return -values
+
+    def slope(self, values: FloatArray) -> FloatArray:
+        """Less is better everywhere."""
+        return -np.ones_like(values)
 
 
 class Target(Goal):
@@ -73,6 +85,10 @@ class Target(Goal):
     def utility(self, values: FloatArray) -> FloatArray:
         """Minus the distance to the target."""
         return -np.abs(values - self.value)
+
+    def slope(self, values: FloatArray) -> FloatArray:
+        """Towards the target."""
+        return np.where(values < self.value, 1.0, -1.0)
 
     def utility_moments(self, mean: FloatArray, std: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Those of a folded normal distribution."""
@@ -106,6 +122,11 @@ class Range(Goal):
     def utility(self, values: FloatArray) -> FloatArray:
         """Minus the distance to the interval, 0 inside it."""
         return -_distance(values, values, *self.ends)
+
+    def slope(self, values: FloatArray) -> FloatArray:
+        """Towards the middle, or away from the only end."""
+        low, high = self.ends
+        return np.where(values - low < high - values, 1.0, -1.0)
 
     def utility_moments(self, mean: FloatArray, std: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Those of two rectified normal distributions, of which at most one is above zero at a time."""

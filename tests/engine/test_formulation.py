@@ -42,3 +42,15 @@ def test_hit_rules_say_what_a_hit_is() -> None:
     assert Formulation.of(GOALS, "ehvi", [stable]).within == Formulation.of(GOALS, "ehvi").within
     with pytest.raises(InputError, match="must know what a hit is"):
         Formulation.of([Maximize()], "hits")
+
+
+def test_utilities_go_together_as_their_outcomes_do_or_against() -> None:
+    rng = np.random.default_rng(0)
+    problem = Formulation.of((Minimize(), Range(low=1.0, high=2.0), Target(value=3.0)), "ehvi_dpp")
+    mean = np.array([[0.0, 1.5, 1.0], [0.0, 1.5, 5.0]])  # of the target one is below, one above
+    outcomes = np.array([[[1.0, 0.8], [0.8, 1.0]]] * 3)
+    found = problem.correlation(mean, outcomes)
+    assert found.shape == (2, 2, 2)
+    for axis, j in enumerate(problem.along):
+        draws = mean[:, j] + 0.1 * rng.multivariate_normal(np.zeros(2), outcomes[j], size=20_000)
+        assert found[axis] == pytest.approx(np.corrcoef(problem.goals[j].utility(draws).T), abs=0.02)

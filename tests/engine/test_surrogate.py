@@ -9,7 +9,7 @@ import pytest
 
 from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
 from paragenesis.engine.surrogate.kernels import Kernel
-from paragenesis.engine.surrogate.process import _Exact
+from paragenesis.engine.surrogate.process import _Exact, _Variational
 from paragenesis.errors import InputError
 
 
@@ -140,6 +140,49 @@ def test_prediction_and_leave_one_out_agree_with_the_direct_computation() -> Non
         assert errors[i] == pytest.approx(data.size * (data.y[i] - gain @ data.y[rest]), rel=1e-6)
         variance = data.kernel.diagonal(data.X[[i]])[0] - gain @ cross
         assert variances[i] == pytest.approx(variance * data.size**2, rel=1e-5)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_correlations_are_what_a_further_crystal_tells(levels: int) -> None:
+    pool = crystals(60, d=2)
+    fidelity = np.arange(12) % levels
+    surrogate = ResidualSurrogate().fit(pool[:12], residual(pool[:12]), noise_std=1e-3, pool=pool, fidelity=fidelity)
+    correlation = surrogate.correlation(pool[45:53])
+    assert correlation.shape == (2, 8, 8)
+    process, space = surrogate._processes[0], surrogate._space
+    assert isinstance(process, _Exact)
+    assert space is not None
+    data, Z = process._data, space(pool[45:53])
+    first, others = data.at_target(Z[:1]), data.at_target(Z[1:])
+    # take the first up as verified: the direct computation
+    X, noise = np.vstack([data.X, first]), np.append(data.noise, data.new_noise)
+    cross = data.kernel(X, others)
+    told = (cross * np.linalg.solve(data.kernel(X, X) + np.diag(noise), cross)).sum(0)
+    before = process.predict(Z[1:])[1] / data.size**2
+    after = data.kernel.diagonal(others) - told + data.new_noise
+    assert (after < 0.9 * before).any()
+    assert after == pytest.approx(before * (1 - correlation[0, 0, 1:] ** 2), rel=1e-6)
+
+
+def test_a_variational_process_that_remembers_all_correlates_as_the_exact_one() -> None:
+    pool = crystals(60)
+    surrogate = ResidualSurrogate().fit(pool[:50], residual(pool[:50])[:, :1], pool=pool)
+    process, space = surrogate._processes[0], surrogate._space
+    assert isinstance(process, _Exact)
+    assert space is not None
+    Z = space(pool[50:])
+    assert _Variational(process._data, 512).correlation(Z) == pytest.approx(process.correlation(Z), abs=1e-3)
+
+
+def test_what_is_not_learnt_correlates_with_nothing() -> None:
+    pool = crystals(20)
+    values = residual(pool[:9])
+    values[:, 1] = np.nan
+    surrogate = ResidualSurrogate().fit(pool[:9], values, pool=pool)
+    correlation = surrogate.correlation(pool[9:])
+    assert (correlation[1] == np.eye(11)).all()
+    exact = ResidualSurrogate().fit(pool[:6], np.zeros((6, 1)), noise_std=0.0, pool=pool)
+    assert np.isfinite(exact.correlation(pool)).all()
 
 
 def test_prediction_agrees_with_botorchs_posterior() -> None:

@@ -29,6 +29,14 @@ def test_the_best_utility_is_that_of_the_best_value_between(goal: Goal) -> None:
     assert (best >= goal.utility(between).max(1) - 1e-12).all()
 
 
+@pytest.mark.parametrize("goal", GOALS)
+def test_the_utility_moves_along_its_slope(goal: Goal) -> None:
+    values = np.random.default_rng(0).normal(size=500)
+    change = (goal.utility(values + 1e-6) - goal.utility(values - 1e-6)) / 2e-6
+    np.testing.assert_allclose(change[change != 0], goal.slope(values)[change != 0], atol=1e-3)
+    assert (np.abs(goal.slope(values)) == 1).all()
+
+
 @pytest.mark.parametrize("goal", [goal for goal in GOALS if isinstance(goal, Range)])
 def test_the_probability_of_a_range_agrees_with_monte_carlo(goal: Range) -> None:
     mean, std = np.array([-4.0, 0.0, 0.3, 0.5, 5.0]), np.array([0.1, 2.0, 0.5, 0.0, 3.0])

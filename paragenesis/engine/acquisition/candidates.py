@@ -10,7 +10,7 @@ import numpy as np
 from paragenesis.crystals import BoolArray, FloatArray, IntArray
 from paragenesis.engine.acquisition.features import FeatureSpace, feature_matrix
 from paragenesis.engine.acquisition.pareto import infer_reference_point
-from paragenesis.engine.acquisition.pool import Pool
+from paragenesis.engine.acquisition.pool import Correlation, Pool
 from paragenesis.errors import InputError
 
 
@@ -103,6 +103,7 @@ def build_pool(
     columns: Mapping[str, FloatArray | None],
     reference_point: FloatArray | None,
     space: FeatureSpace | None,
+    correlation: Correlation | None = None,
 ) -> Pool:
     """The pool of the candidates that can be considered, at least one.
 
@@ -112,18 +113,20 @@ def build_pool(
         columns: `hit_probability`, `feasible` and `cost` of `candidates.rows`.
         reference_point: In utilities, shape `m`; inferred if not given.
         space: How descriptors are scaled; by pool and given if not given.
+        correlation: Of the candidates as they came.
 
     Raises:
         InputError: The reference point has another shape, or is not finite.
     """
     rows, feasible, cost = candidates.rows, columns["feasible"], columns["cost"]
     mean, descriptors = candidates.mean[rows], candidates.descriptors[rows]
+    m = mean.shape[1]
     if reference_point is None:
         reference = infer_reference_point(known.observed, mean)
     else:
         reference = np.asarray(reference_point, dtype=np.float64)
     if reference.shape != mean.shape[1:] or not np.isfinite(reference).all():
-        raise InputError(f"the reference point is {reference.tolist()}; give {mean.shape[1]} finite utilities")
+        raise InputError(f"the reference point is {reference.tolist()}; give {m} finite utilities")
     space = space or FeatureSpace(np.concatenate([descriptors, known.given]))
     return Pool(
         features=space(descriptors),
@@ -136,6 +139,7 @@ def build_pool(
         feasible=np.ones(len(rows)) if feasible is None else feasible,
         cost=np.ones(len(rows)) if cost is None else cost,
         hit_probability=columns["hit_probability"],
+        correlation=None if correlation is None else lambda at: check_correlation(correlation(rows[at]), len(at), m),
     )
 
 
@@ -182,6 +186,21 @@ def check_costs(values: FloatArray | None, n: int, rows: IntArray) -> FloatArray
     column = _column("cost", values, n)[rows]
     _refuse("cost", column, rows, ~((column > 0) & np.isfinite(column)), "a positive, finite cost")
     return column
+
+
+def check_correlation(values: FloatArray, k: int, m: int) -> FloatArray:
+    """Correlations of k candidates, shape `m x k x k`.
+
+    Raises:
+        InputError: They have another shape, or one lies outside -1 to 1.
+    """
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.shape != (m, k, k) or not (np.abs(matrix) <= 1.0 + 1e-9).all():
+        raise InputError(
+            f"correlation of {k} candidates must give numbers from -1 to 1 of the shape {m} x {k} x {k}, but the shape "
+            f"{matrix.shape} came, or a number beyond these"
+        )
+    return matrix
 
 
 def _column(name: str, values: FloatArray, n: int) -> FloatArray:

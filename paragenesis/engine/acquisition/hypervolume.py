@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.special import ndtr
@@ -16,63 +18,62 @@ _NUMBERS_PER_CHUNK = 4_000_000  # bounds the working memory: about 32 MB an arra
 _BOUNDING_POINTS = 32  # of the front, for the quick upper bound of an improvement
 
 
-def hypervolume_scores(
-    mean: FloatArray, std: FloatArray, observed: FloatArray, reference_point: FloatArray
-) -> FloatArray:
-    """Expected hypervolume improvement (EHVI) of each candidate by itself.
-
-    The space that the observed front does not dominate is split into boxes; for independent normal utilities the
-    expected gain in a box is a product of one-dimensional integrals in closed form (Yang et al., J. Glob. Optim.
-    75, 3 (2019)). Each integral is taken once per front coordinate, not per box, which is what makes 1e5 candidates
-    a matter of seconds.
-
-    Args:
-        mean: Expected utilities, shape `N x m`.
-        std: Their standard deviations, shape `N x m`; zero is allowed.
-        observed: Utilities of the crystals already verified, shape `k x m`; `k` may be 0; rows with NaN are left out.
-        reference_point: Shape `m`; only what is above it everywhere counts.
-
-    Returns:
-        Scores of shape `N` in the product of the utilities' units, never negative; NaN where an input is NaN.
-
-    Raises:
-        InputError: Shapes disagree, a standard deviation is negative, or there are more than four objectives.
-    """
-    mean, std, observed, reference = _checked(mean, std, observed, reference_point)
-    # Unit-free numbers: the decomposition's tolerances must not depend on the units in use.
-    boxes = decompose(observed, reference, _spread(np.vstack([mean, observed]) - reference))
-    return boxes.expected_gain(mean, std)
-
-
 @dataclass(frozen=True)
 class Boxes:
-    """The space that a front does not dominate, split into boxes.
+    """The space that a front does not dominate, split into boxes, in units of `scale` from the reference point.
 
     Attributes:
         reference_point: Shape `m`.
-        scale: Units in which the edges are measured from the reference point, shape `m`.
-        front: Points of the front in these units, shape `f x m`.
-        edges: For each objective the edges in use, ascending, the last one infinite.
-        low: Which edge is the lower one of each box, shape `boxes x m`.
-        high: Which is the upper one, shape `boxes x m`.
+        scale: Sizes of the utilities, shape `m`, positive.
+        front: The points that cut the boxes out, shape `f x m`.
+        low: Lower corners of the boxes, shape `boxes x m`.
+        high: Upper corners, some of them infinite, shape `boxes x m`.
     """
 
     reference_point: FloatArray
     scale: FloatArray
     front: FloatArray
-    edges: list[FloatArray]
-    low: IntArray
-    high: IntArray
+    low: FloatArray
+    high: FloatArray
+
+    def beyond(self, utilities: FloatArray) -> Boxes:
+        """What is left when one more point, shape `m`, is on the front."""
+        point = (utilities - self.reference_point) / self.scale
+        if not (self.low < point).all(1).any():
+            return self  # it dominates nothing that is left
+        low, high = _without(self.low, self.high, point)
+        return replace(self, front=np.vstack([self.front, point]), low=low, high=high)
 
     def expected_gain(self, mean: FloatArray, std: FloatArray) -> FloatArray:
-        """Expected hypervolume improvement of independent normal utilities, shape `N x m` each, to shape `N`."""
+        """Expected hypervolume improvement (EHVI) of each candidate by itself.
+
+        For independent normal utilities the expected gain in a box is a product of one-dimensional integrals in closed
+        form (Yang et al., J. Glob. Optim. 75, 3 (2019)). Each integral is taken once per front coordinate, not per box,
+        which is what makes 1e5 candidates a matter of seconds.
+
+        Args:
+            mean: Expected utilities, shape `N x m`.
+            std: Their standard deviations, shape `N x m`; zero is allowed.
+
+        Returns:
+            Scores of shape `N` in the product of the utilities' units, never negative; NaN where an input is NaN.
+        """
         scores = np.empty(len(mean))
-        step = max(1, _NUMBERS_PER_CHUNK // max(self.low.shape[0], 1))
+        step = max(1, _NUMBERS_PER_CHUNK // max(len(self.low), 1))
         for start in range(0, len(mean), step):
             rows = slice(start, start + step)
             centre = (mean[rows] - self.reference_point) / self.scale
-            scores[rows] = _gain(centre, std[rows] / self.scale, self.edges, self.low, self.high)
+            scores[rows] = _gain(centre, std[rows] / self.scale, self._edges)
         return scores * float(np.prod(self.scale))
+
+    @cached_property
+    def _edges(self) -> list[_Edges]:
+        """The edges in use along each objective: boxes share them, so that each is integrated once."""
+        edges = []
+        for low, high in zip(self.low.T, self.high.T, strict=True):
+            values, index = np.unique(np.concatenate([low, high]), return_inverse=True)
+            edges.append(_Edges(values, *np.split(index.reshape(-1), 2)))
+        return edges
 
     def gain_bound(self, utilities: FloatArray) -> FloatArray:
         """An upper bound of the hypervolume improvement of certain utilities, shape `N x m` to `N`.
@@ -90,8 +91,21 @@ class Boxes:
         return bound
 
 
+@dataclass(frozen=True)
+class _Edges:
+    """Along one objective: the edges of all boxes, ascending, and which of them are each box's lower and upper one."""
+
+    values: FloatArray
+    low: IntArray
+    high: IntArray
+
+
 def decompose(observed: FloatArray, reference_point: FloatArray, scale: FloatArray) -> Boxes:
     """The boxes beside the front of what was observed.
+
+    Each point of the front cuts what it dominates out of the boxes so far, those of the largest volume first. For three
+    and four objectives the decomposition of Lacour et al. (Comput. Oper. Res. 79, 347 (2017)), which BoTorch has, comes
+    to 0.6 times as many boxes, and took hundreds of times longer.
 
     Args:
         observed: Utilities without NaN, shape `k x m`; `k` may be 0.
@@ -101,15 +115,19 @@ def decompose(observed: FloatArray, reference_point: FloatArray, scale: FloatArr
     Raises:
         InputError: There are more than four objectives.
     """
-    if len(reference_point) > MOST_OBJECTIVES:
+    m = len(reference_point)
+    if m > MOST_OBJECTIVES:
         raise InputError(
-            f"hypervolume improvements are computed for up to {MOST_OBJECTIVES} objectives, but {len(reference_point)} "
-            "were given; use `scalarise.scalarised_improvement`"
+            f"hypervolume improvements are computed for up to {MOST_OBJECTIVES} objectives, but {m} "
+            "were given; use `scalarise.Scalarisations`"
         )
     front = (observed - reference_point) / scale
     front = front[(front > 0).all(1)]
     front = np.unique(front[pareto_front(front)], axis=0)
-    return Boxes(reference_point, scale, front, *_boxes(front))
+    low, high = np.zeros((1, m)), np.full((1, m), np.inf)
+    for point in front[np.argsort(-front.prod(1), kind="stable")]:
+        low, high = _without(low, high, point)
+    return Boxes(reference_point, scale, front, low, high)
 
 
 def largest_gains(boxes: Boxes, draw: FloatArray, worth: FloatArray, usable: BoolArray, first: int = 512) -> FloatArray:
@@ -139,67 +157,34 @@ def largest_gains(boxes: Boxes, draw: FloatArray, worth: FloatArray, usable: Boo
     return gain
 
 
-def _checked(
-    mean: FloatArray, std: FloatArray, observed: FloatArray, reference_point: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    mean, std = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
-    reference = np.asarray(reference_point, dtype=np.float64)
-    if mean.ndim != 2 or mean.shape != std.shape or reference.shape != mean.shape[1:]:
-        raise InputError(
-            f"scores need mean and std of shape N x m and a reference point of shape m, but {mean.shape}, {std.shape} "
-            f"and {reference.shape} came"
-        )
-    if (std < 0).any():
-        raise InputError("a standard deviation is negative; give non-negative ones")
-    known = np.asarray(observed, dtype=np.float64).reshape(-1, mean.shape[1])
-    return mean, std, known[~np.isnan(known).any(1)], reference
+def _without(low: FloatArray, high: FloatArray, point: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The boxes, shape `boxes x m` each, less what a point dominates.
 
-
-def _spread(offsets: FloatArray) -> FloatArray:
-    """A positive size for each column."""
-    finite = offsets[np.isfinite(offsets).all(1)]
-    size = np.sqrt((finite**2).mean(0)) if len(finite) else np.ones(offsets.shape[1])
-    return np.where(size > 0, size, 1.0)
-
-
-def _boxes(front: FloatArray) -> tuple[list[FloatArray], IntArray, IntArray]:
-    """The space above 0 that the front does not dominate, as boxes.
-
-    Returns:
-        The edges in use per objective, ascending, the last one infinite; and for each box the index of its lower and
-        upper edge, shape `boxes x m` each.
+    What is left of a box above the point along the first objective is a box; so is, of the rest, what is left above it
+    along the second one; and so on.
     """
-    m = front.shape[1]
-    bounds = np.array([[[front.max(initial=0.0)]], [[np.inf]]]) if m == 1 else _partition(front)
-    edges, low, high = [], [], []
-    for objective in range(m):
-        values, index = np.unique(bounds[:, :, objective], return_inverse=True)
-        index = index.reshape(bounds.shape[:2])
-        edges.append(values)
-        low.append(index[0])
-        high.append(index[1])
-    return edges, np.stack(low, 1), np.stack(high, 1)
+    cut = (low < point).all(1)
+    lower, upper = [low[~cut]], [high[~cut]]
+    low, high = low[cut], high[cut]
+    corner = np.minimum(high, point)
+    for objective in range(len(point)):
+        left = corner[:, objective] < high[:, objective]
+        start, end = low[left].copy(), high[left].copy()
+        end[:, :objective] = corner[left, :objective]
+        start[:, objective] = corner[left, objective]
+        lower.append(start)
+        upper.append(end)
+    return np.concatenate(lower), np.concatenate(upper)
 
 
-def _partition(front: FloatArray) -> FloatArray:
-    """Lower and upper corners of BoTorch's box decomposition, shape `2 x boxes x m`."""
-    import torch
-    from botorch.utils.multi_objective.box_decompositions.non_dominated import FastNondominatedPartitioning
-
-    points = torch.as_tensor(front, dtype=torch.float64)
-    origin = torch.zeros(front.shape[1], dtype=torch.float64)
-    cells = FastNondominatedPartitioning(origin, points).get_hypercell_bounds()
-    return np.asarray(cells.numpy(), dtype=np.float64)
-
-
-def _gain(mean: FloatArray, std: FloatArray, edges: list[FloatArray], low: IntArray, high: IntArray) -> FloatArray:
+def _gain(mean: FloatArray, std: FloatArray, edges: Sequence[_Edges]) -> FloatArray:
     """Expected gain of each row, summed over the boxes."""
     product: FloatArray | None = None
-    for objective, values in enumerate(edges):
-        above = _expected_excess(mean[:, objective], std[:, objective], values)
+    for objective, along in enumerate(edges):
+        above = _expected_excess(mean[:, objective], std[:, objective], along.values)
         # rows of `above` are edges, so that picking the edge of each box copies contiguous memory
-        length = above[low[:, objective]]
-        length -= above[high[:, objective]]
+        length = above[along.low]
+        length -= above[along.high]
         product = length if product is None else np.multiply(product, length, out=product)
     assert product is not None
     # differences of nearly equal integrals may round to a hair below zero

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from paragenesis.crystals import BoolArray, FloatArray, IntArray
+
+Correlation = Callable[[IntArray], FloatArray]
 
 _SAME = 1e-9  # candidates closer than this, in units of the root mean square distance, are identical
 _SLACK = 1e-9  # share of the budget that the rounding of a sum may exceed it by
@@ -28,6 +31,7 @@ class Pool:
         feasible: Probability that the outcome constraints hold, shape `N`.
         cost: What a verification takes, shape `N`, positive.
         hit_probability: Probability of being a hit, shape `N`; None if unknown.
+        correlation: See `select_batch`; of rows of this pool.
     """
 
     features: FloatArray
@@ -40,6 +44,7 @@ class Pool:
     feasible: FloatArray
     cost: FloatArray
     hit_probability: FloatArray | None = None
+    correlation: Correlation | None = None
 
     def __len__(self) -> int:
         """How many candidates there are."""

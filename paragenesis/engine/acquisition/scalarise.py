@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
@@ -79,6 +79,29 @@ def scalarised(normalised: FloatArray, weights: FloatArray) -> FloatArray:
     weighted = normalised * weights
     utility: FloatArray = weighted.min(1) + RHO * weighted.sum(1)
     return utility
+
+
+@dataclass(frozen=True)
+class Scalarisations:
+    """The best that is known by several weightings: what stands for the front of more than a few objectives.
+
+    Attributes:
+        believed: Utilities of what is verified or taken as such, shape `k x m`.
+        scale: What utilities are normalised by.
+        weights: Shape `w x m`, each row from the simplex.
+    """
+
+    believed: FloatArray
+    scale: Scale
+    weights: FloatArray
+
+    def beyond(self, utilities: FloatArray) -> Scalarisations:
+        """The same with one more point, shape `m`."""
+        return replace(self, believed=np.vstack([self.believed, utilities]))
+
+    def expected_gain(self, mean: FloatArray, std: FloatArray) -> FloatArray:
+        """Expected improvement of independent normal utilities, shape `N x m` each, to shape `N`."""
+        return scalarised_improvement(mean, std, self.believed, self.scale, self.weights)[0]
 
 
 def scalarised_improvement(

@@ -19,7 +19,7 @@ from paragenesis.engine.acquisition.candidates import (
     check_probabilities,
 )
 from paragenesis.engine.acquisition.features import FeatureSpace
-from paragenesis.engine.acquisition.pool import Pool
+from paragenesis.engine.acquisition.pool import Correlation, Pool
 from paragenesis.engine.acquisition.strategies import STRATEGIES, DecisionSettings, Plan
 from paragenesis.errors import InputError
 from paragenesis.objectives.goals import Goal
@@ -77,6 +77,7 @@ def select_batch(
     hit_probability: FloatArray | None = None,
     feasible: FloatArray | None = None,
     cost: FloatArray | None = None,
+    correlation: Correlation | None = None,
     settings: DecisionSettings | None = None,
     reference_point: FloatArray | None = None,
     space: FeatureSpace | None = None,
@@ -99,6 +100,9 @@ def select_batch(
             candidates with 0 are chosen when no others are left.
         cost: What the verification of each takes, shape `N`, positive, such as CPU seconds: candidates are ranked by
             score per cost, and the batch keeps to `settings.budget`.
+        correlation: For some rows of the pool, shape `k`, how the errors of their expected utilities go together,
+            shape `m x k x k` with 1 on the diagonals: what one pick would tell about others. It is asked of the
+            shortlist of `ehvi_dpp`; without it picks tell nothing.
         settings: How to choose.
         reference_point: In utilities, shape `m`; inferred from what was observed and the pool if not given.
         space: How descriptors are scaled, where that is known already.
@@ -125,7 +129,7 @@ def select_batch(
     }
     if rows.size == 0:
         return _nothing(candidates, reference_point)
-    pool = build_pool(candidates, known, columns, reference_point, space)
+    pool = build_pool(candidates, known, columns, reference_point, space, correlation)
     plan = STRATEGIES[settings.strategy](pool, seed)
     picks = choose(pool, settings, plan)
     picked = np.array([pick.row for pick in picks], dtype=np.int64)

@@ -9,10 +9,12 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from paragenesis.crystals import BoolArray, FloatArray, IntArray
-from paragenesis.engine.acquisition.hypervolume import MOST_OBJECTIVES, decompose, hypervolume_scores, largest_gains
+from paragenesis.engine.acquisition.believer import Believer, Front
+from paragenesis.engine.acquisition.hypervolume import MOST_OBJECTIVES, Boxes, decompose, largest_gains
 from paragenesis.engine.acquisition.pool import Pool
 from paragenesis.engine.acquisition.scalarise import (
     WEIGHTINGS,
+    Scalarisations,
     Scale,
     front_scale,
     scalarised_improvement,
@@ -44,7 +46,7 @@ class DecisionSettings(Settings):
     q: int = Field(default=8, ge=1)
     strategy: str = "ehvi_dpp"
     shortlist: int = Field(default=1000, ge=1)
-    diversity: float = Field(default=0.1, ge=0.0, le=100.0)
+    diversity: float = Field(default=0.03, ge=0.0, le=100.0)
     similarity_length: float = Field(default=0.5, gt=0.0)
     reference_point: tuple[float, ...] | None = None
     budget: float | None = Field(default=None, gt=0.0)
@@ -99,27 +101,21 @@ Strategy = Callable[[Pool, int], Plan]
 def ehvi_dpp(pool: Pool, seed: int) -> Plan:
     """Shortlist by expected hypervolume improvement (EHVI), then choose jointly: log EHVI + diversity x log det.
 
-    After each pick the shortlist is scored anew as if the pick had come out as expected (the Kriging believer of
-    Ginsbourger et al., 2010), so that the batch spreads along the front as well as over the descriptors. A pick's gain
-    is its EHVI at that moment.
+    After each pick the shortlist is scored anew as if the pick had come out as expected, see `Believer`, so that the
+    batch spreads along the front as well as over the descriptors. A pick's gain is its EHVI at that moment.
     """
-    scale = _scale(pool)
-
-    def rescore(rows: IntArray, picked: IntArray) -> FloatArray:
-        believed = np.concatenate([pool.believed, pool.mean[picked]])
-        return _improvement(pool.mean[rows], pool.std[rows], believed, pool, scale)
-
-    return _fixed(pool, *_expected(pool, scale), rescore=rescore, diverse=True, note=_many(pool))
+    rescore = Believer(pool, _front(pool)).gain
+    return _fixed(pool, *_expected(pool), rescore=rescore, diverse=True, note=_many(pool))
 
 
 def ehvi(pool: Pool, seed: int) -> Plan:
     """The q largest expected hypervolume improvements."""
-    return _fixed(pool, *_expected(pool, _scale(pool)), note=_many(pool))
+    return _fixed(pool, *_expected(pool), note=_many(pool))
 
 
 def greedy(pool: Pool, seed: int) -> Plan:
     """The q largest hypervolume improvements of the expected utilities, whatever their uncertainty: the baseline."""
-    value = _improvement(pool.mean, np.zeros_like(pool.std), pool.believed, pool, _scale(pool))
+    value = _front(pool).expected_gain(pool.mean, np.zeros_like(pool.std))
     return _fixed(pool, value, f"{_measure(pool)} of the mean", note=_many(pool))
 
 
@@ -129,16 +125,15 @@ def thompson(pool: Pool, seed: int) -> Plan:
     Posteriors are marginal, so that utilities are drawn from independent normals, a candidate and an objective at a
     time. Picks are not taken as verified; every place looks at a draw of its own.
     """
-    many = pool.mean.shape[1] > MOST_OBJECTIVES
-    boxes = None if many else decompose(pool.believed, pool.reference_point, _scale(pool).high - pool.reference_point)
+    front = _front(pool)
 
     def score(picked: IntArray, usable: BoolArray) -> Scores:
         normal = np.random.default_rng([seed, len(picked)]).normal(size=pool.mean.shape)
         draw = pool.mean + pool.std * normal
-        if boxes is None:
-            value = _improvement(draw, np.zeros_like(draw), pool.believed, pool, _scale(pool))
+        if isinstance(front, Boxes):
+            value = largest_gains(front, draw, pool.worth, usable)
         else:
-            value = largest_gains(boxes, draw, pool.worth, usable)
+            value = front.expected_gain(draw, np.zeros_like(draw))
         return Scores(value, pool.appeal_of(draw))
 
     return Plan(f"{_measure(pool)} of a posterior draw", _NO_GAIN, score, note=_many(pool))
@@ -211,17 +206,17 @@ def _fixed(
     return Plan(meaning, idle, lambda picked, usable: Scores(value, pool.appeal), rescore, diverse, note)
 
 
-def _expected(pool: Pool, scale: Scale) -> tuple[FloatArray, str]:
+def _expected(pool: Pool) -> tuple[FloatArray, str]:
     """The expected improvement of the pool, and what it is in words."""
-    return _improvement(pool.mean, pool.std, pool.believed, pool, scale), f"expected {_measure(pool)}"
+    return _front(pool).expected_gain(pool.mean, pool.std), f"expected {_measure(pool)}"
 
 
-def _improvement(mean: FloatArray, std: FloatArray, believed: FloatArray, pool: Pool, scale: Scale) -> FloatArray:
-    """Expected improvement of the hypervolume or, of more objectives than that is feasible for, of scalarisations."""
-    m = mean.shape[1]
-    if m <= MOST_OBJECTIVES:
-        return hypervolume_scores(mean, std, believed, pool.reference_point)
-    return scalarised_improvement(mean, std, believed, scale, weightings(m))[0]
+def _front(pool: Pool) -> Front:
+    """What is verified or pending, by hypervolume or, of more objectives than that is feasible for, scalarised."""
+    scale, m = _scale(pool), pool.mean.shape[1]
+    if m > MOST_OBJECTIVES:
+        return Scalarisations(pool.believed, scale, weightings(m))
+    return decompose(pool.believed, pool.reference_point, scale.high - scale.low)
 
 
 def _scale(pool: Pool) -> Scale:

@@ -46,6 +46,13 @@ class Process(Protocol):
         """Expected residuals and their predictive variances, shape `N` each, in the objective's unit."""
         ...
 
+    def correlation(self, Z: FloatArray) -> FloatArray:
+        """How the errors of `predict` go together, shape `N x N`, 1 on the diagonal.
+
+        Beside what is not known of the function, a crystal's error holds its own scatter, which tells of no other.
+        """
+        ...
+
     def left_out(self) -> tuple[FloatArray, FloatArray]:
         """Error and predictive variance of the target's crystals, shape `n` each, without what taught of themselves.
 
@@ -189,6 +196,12 @@ class _Exact:
         variance = np.maximum(variance, 0.0) + data.new_noise
         return mean * data.size, variance * data.size**2
 
+    def correlation(self, Z: FloatArray) -> FloatArray:
+        """See `Process`."""
+        data, points = self._data, self._data.at_target(Z)
+        explained = solve_triangular(self._factor[0], data.kernel(data.X, points), lower=True, overwrite_b=True)
+        return _correlation(data.kernel(points, points) - explained.T @ explained, data.new_noise)
+
     def left_out(self) -> tuple[FloatArray, FloatArray]:
         """Each crystal from the others (Rasmussen & Williams 2006, eq. 5.12; in blocks where it has twins)."""
         data = self._data
@@ -261,6 +274,13 @@ class _Variational:
         variance = np.maximum(variance, 0.0) + data.new_noise
         return mean * data.size, variance * data.size**2
 
+    def correlation(self, Z: FloatArray) -> FloatArray:
+        """See `Process`."""
+        data, points = self._data, self._data.at_target(Z)
+        A = self._features(points)
+        learnt = solve_triangular(cho_factor(self._B, lower=True)[0], A, lower=True, check_finite=False)
+        return _correlation(data.kernel(points, points) - A.T @ A + learnt.T @ learnt, data.new_noise)
+
     def left_out(self) -> tuple[FloatArray, FloatArray]:
         """Parts of the target's crystals from the rest, part by part (CV+: Barber et al. 2021, section 1.3).
 
@@ -276,3 +296,12 @@ class _Variational:
             mean, variance[part] = self._predict(data.X[rows[part]], self._B - B, self._b - b)
             error[part] = data.y[rows[part]] * data.size - mean
         return error, variance
+
+
+def _correlation(covariance: FloatArray, scatter: float) -> FloatArray:
+    """The correlations of sums of what is shared and of scatter of each one's own; 0 where nothing is uncertain."""
+    std = np.sqrt(np.maximum(np.diag(covariance), 0.0) + scatter)
+    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+    correlation: FloatArray = np.clip(covariance * inverse[:, None] * inverse, -1.0, 1.0)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation

@@ -121,6 +121,21 @@ class ResidualSurrogate:
             std[:, j] = self.calibration[j].scale * self._blend(process.n, variance, std[:, j])
         return mean, std
 
+    def correlation(self, X: FloatArray) -> FloatArray:
+        """How the errors of the posterior means of k candidates go together, by objective.
+
+        What the ensemble's own spread adds to the variance is taken to go together in the same way.
+
+        Args:
+            X: Descriptors, shape `k x d`.
+
+        Returns:
+            Shape `m x k x k`, 1 on the diagonals; the identity where nothing is learnt.
+        """
+        X = feature_matrix("descriptors", X, finite=True)
+        Z = self._space(X) if self._space is not None else X
+        return np.stack([np.eye(len(Z)) if p is None else p.correlation(Z) for p in self._processes])
+
     def _default(self, process: Process | None, prior_mean: FloatArray) -> float:
         """The standard deviation of a candidate whose ensemble has none."""
         known = prior_mean[np.isfinite(prior_mean)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from paragenesis.engine.acquisition.dpp import log_determinant
-from paragenesis.engine.acquisition.hypervolume import hypervolume_scores
+from paragenesis.engine.acquisition.hypervolume import decompose
 from paragenesis.engine.acquisition.select import DecisionSettings, Selection, select_batch
 from paragenesis.engine.acquisition.strategies import STRATEGIES
 from paragenesis.errors import InputError
@@ -143,7 +143,9 @@ def test_equal_costs_change_nothing(strategy: str) -> None:
 def test_value_per_cost_is_what_ranks() -> None:
     given = pool()
     cost = np.random.default_rng(1).uniform(1.0, 9.0, 120)
-    score = hypervolume_scores(given["mean"], given["std"], given["observed"], given["reference_point"])
+    score = decompose(given["observed"], given["reference_point"], np.ones(3)).expected_gain(
+        given["mean"], given["std"]
+    )
     batch = choose({**given, "cost": cost}, strategy="ehvi")
     assert batch.indices.tolist() == np.argsort(-score / cost)[:8].tolist()
     assert batch.score == pytest.approx(score[batch.indices])
