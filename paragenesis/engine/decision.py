@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray, IntArray
+from paragenesis.engine.acquisition.features import FeatureSpace, nearest_distance
 from paragenesis.engine.acquisition.pareto import hypervolume, infer_reference_point
 from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
 from paragenesis.engine.acquisition.triage import Evidence, Triaged, triage
@@ -254,6 +255,9 @@ def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evid
     def table(name: str) -> FloatArray:
         return np.stack([prediction(ledger, which, member, name)[0] for member in kit.members])
 
+    answered = np.isfinite(view.labelled.values).any(1)
+    verified = describe(view.labelled.crystals)[answered]
+    space = FeatureSpace(np.vstack([view.X, verified]))
     return Evidence(
         names=[o.name for o in kit.objectives],
         goals=[o.goal for o in kit.objectives],
@@ -263,6 +267,7 @@ def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evid
         hull_distances=table("energy_above_hull"),
         max_forces=table("max_force"),
         observed=utilities(kit.objectives, view.labelled.values),
+        distances=nearest_distance(space(view.X), space(verified)),
         calibrated=len(view.labelled.crystals) >= kit.spec.surrogate.min_calibration,
     )
 

@@ -7,6 +7,8 @@ import numpy as np
 from paragenesis.crystals import FloatArray
 from paragenesis.errors import InputError
 
+_ENTRIES = 2_000_000  # bounds a table of distances to 16 MB
+
 
 class FeatureSpace:
     """Standardised descriptors, if asked turned to their principal components, at root mean square distance 1."""
@@ -46,6 +48,18 @@ class FeatureSpace:
 
     def _scale(self, X: FloatArray) -> FloatArray:
         return np.where(self._constant, 0.0, (X - self._centre) / self._deviation)
+
+
+def nearest_distance(A: FloatArray, B: FloatArray) -> FloatArray:
+    """The distance of each row of A from the nearest row of B, infinite if there is none."""
+    nearest = np.full(len(A), np.inf)
+    norms = (B**2).sum(1)
+    step = max(1, _ENTRIES // max(len(B), 1))
+    for start in range(0, len(A) if len(B) else 0, step):
+        rows = A[start : start + step]
+        square = (rows**2).sum(1)[:, None] + norms - 2.0 * (rows @ B.T)
+        nearest[start : start + step] = np.sqrt(np.maximum(square.min(1), 0.0))
+    return nearest
 
 
 def _principal_axes(scaled: FloatArray, dimensions: int) -> FloatArray:

@@ -35,7 +35,11 @@ class TriageSettings(Settings):
         max_disagreement: Largest spread among members of the formation energy, their median offsets removed, eV/atom.
         offset_from: Candidates from which the members' median offsets are known well enough to be removed.
         max_force: Largest residual force of any member on an atom, eV/A.
-        min_hull_distance: Ensemble hull distance below which a crystal is extrapolation, not discovery, eV/atom.
+        min_hull_distance: Ensemble hull distance below which a crystal is extrapolation, not discovery, eV/atom; unless
+            every member says so and one like it is verified.
+        familiar: Distance from the nearest verified crystal up to which that is like it, in units of the pool's root
+            mean square distance of descriptors. Of MP-20 crystals and what one element of them exchanged for its
+            neighbour in the group makes of them, a quarter are closer than 0.19.
     """
 
     max_std: dict[str, float] = Field(default={"energy_above_hull": 0.2, "formation_energy": 0.2})
@@ -48,6 +52,7 @@ class TriageSettings(Settings):
     offset_from: int = Field(default=8, ge=2)
     max_force: float = Field(default=1.0, gt=0.0)
     min_hull_distance: float = -0.1
+    familiar: float = Field(default=0.2, ge=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,7 @@ class Evidence:
         hull_distances: Of each member, eV/atom, shape `members x N`, or None.
         max_forces: Residual force of each member, eV/A, shape `members x N`, or None.
         observed: Utilities of what was verified, shape `k x m`, or None.
+        distances: From the nearest verified crystal, see `TriageSettings.familiar`, shape `N`; None if unknown.
         calibrated: Whether the standard deviations were held against verified values; else nothing is hopeless.
     """
 
@@ -74,6 +80,7 @@ class Evidence:
     hull_distances: FloatArray | None = None
     max_forces: FloatArray | None = None
     observed: FloatArray | None = None
+    distances: FloatArray | None = None
     calibrated: bool = True
 
     def __post_init__(self) -> None:
@@ -88,6 +95,8 @@ class Evidence:
             table = getattr(self, name)
             if table is not None and (table.ndim != 2 or table.shape[1] != n):
                 raise InputError(f"{name} need the shape members x {n}, but {table.shape} came")
+        if self.distances is not None and self.distances.shape != (n,):
+            raise InputError(f"distances need the shape {n}, but {self.distances.shape} came")
         if self.observed is not None and self.observed.shape != (len(self.observed), m):
             raise InputError(f"observed utilities need the shape k x {m}, but {self.observed.shape} came")
 
@@ -116,18 +125,28 @@ def triage(evidence: Evidence, settings: TriageSettings | None = None) -> list[T
 
 
 def implausible(evidence: Evidence, limits: TriageSettings) -> tuple[BoolArray, Callable[[int], str]]:
-    """The ensemble puts it far below the hull: potentials flatter what they have not seen."""
+    """The ensemble puts it far below the hull: potentials flatter what they have not seen.
+
+    It is believed where nothing says so: no member puts it higher, and the oracle knows one like it.
+    """
     if evidence.hull_distances is None:
         return _nobody(evidence)
-    mean = member_estimate(evidence.hull_distances).mean
+    mean, limit = member_estimate(evidence.hull_distances).mean, limits.min_hull_distance
+    highest = np.where(np.isnan(evidence.hull_distances), -np.inf, evidence.hull_distances).max(0)
+    far = np.full(len(mean), np.inf) if evidence.distances is None else evidence.distances
+    doubted = (highest >= limit) | (far > limits.familiar)
 
     def detail(i: int) -> str:
-        return (
-            f"hull distance {mean[i]:.3f} eV/atom is below {limits.min_hull_distance:g}: extrapolation is likelier "
-            "than discovery"
-        )
+        if highest[i] >= limit:
+            why = f"a member puts it at {highest[i]:.3f}"
+        elif np.isinf(far[i]):
+            why = "nothing like it is verified"
+        else:
+            why = f"the nearest verified crystal is {far[i]:.2f} away (> {limits.familiar:g})"
+        beyond = f"hull distance {mean[i]:.3f} eV/atom is below {limit:g}"
+        return f"{beyond} and {why}: extrapolation is likelier than discovery"
 
-    return np.asarray(mean < limits.min_hull_distance), detail
+    return np.asarray((mean < limit) & doubted), detail
 
 
 def disagreement(evidence: Evidence, limits: TriageSettings) -> tuple[BoolArray, Callable[[int], str]]:

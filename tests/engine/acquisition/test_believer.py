@@ -88,10 +88,9 @@ def test_it_is_asked_of_the_shortlist_alone() -> None:
 
 
 def test_five_objectives_are_told_of_too() -> None:
-    rng = np.random.default_rng(0)
-    points = np.array([[0.0], [0.01], [9.0]])
+    points, mean = np.array([[0.0], [0.01], [9.0]]), np.array([[0.1] * 5, [0.09] * 5, [0.0] * 5])
     batch = select_batch(
-        points, np.array([[0.1] * 5, [0.09] * 5, [0.0] * 5]), np.full((3, 5), 0.5), observed=rng.normal(size=(3, 5)) - 2,
+        points, mean, np.full((3, 5), 0.5), observed=np.random.default_rng(0).normal(size=(3, 5)) - 2.0,
         reference_point=np.full(5, -3.0), correlation=lambda rows: correlated(points[rows], 5),
         settings=DecisionSettings(q=2, diversity=0.0),
     )  # fmt: skip

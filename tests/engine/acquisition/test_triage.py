@@ -44,6 +44,26 @@ def test_far_below_the_hull_is_implausible() -> None:
     assert "-0.250" in only.detail
 
 
+@pytest.mark.parametrize(
+    ("second", "distance", "words"),
+    [
+        (-0.25, 0.1, ""),  # all say so, and one like it is verified
+        (-0.25, 0.3, "nearest verified crystal is 0.30 away"),
+        (-0.25, np.inf, "nothing like it is verified"),
+        (-0.02, 0.1, "a member puts it at -0.020"),
+        (np.nan, 0.1, ""),  # the other member has no answer
+    ],
+)
+def test_far_below_the_hull_is_believed_where_nothing_says_otherwise(
+    second: float, distance: float, words: str
+) -> None:
+    hull = with_value(evidence().hull_distances, (0, 3), -0.25)
+    hull[1, 3] = second
+    found = triage(evidence(hull_distances=hull, distances=np.full(12, distance)))
+    assert [t.reason for t in found] == (["implausible"] if words else [])
+    assert all(words in t.detail for t in found)
+
+
 def test_members_that_part_on_energy_disagree() -> None:
     energies = evidence().formation_energies
     assert energies is not None
