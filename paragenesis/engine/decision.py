@@ -214,14 +214,13 @@ def _choose(
     utility_mean, utility_std = problem.moments(view.mean[rows], view.std[rows])
     likely = problem.probability(view.mean[rows], view.std[rows])
     hits = settings.strategy == "hits"
-    pending = None
-    if len(view.waiting):
-        pending = describe(view.waiting), problem.moments(*view.expected)[0]
-    surrogate = view.surrogate
+    surrogate, waiting = view.surrogate, describe(view.waiting)
+    pending = (waiting, problem.moments(*view.expected)[0]) if len(waiting) else None
 
     def correlation(at: IntArray) -> FloatArray:
         assert surrogate is not None
-        return problem.correlation(view.mean[rows[at]], surrogate.correlation(view.X[rows[at]]))
+        X, mean = np.vstack([view.X[rows], waiting]), np.vstack([view.mean[rows], view.expected[0]])
+        return problem.correlation(mean[at], surrogate.correlation(X[at]))
 
     selection = select_batch(
         view.X[rows],

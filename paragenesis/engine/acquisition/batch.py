@@ -88,7 +88,7 @@ def _diverse(
 
     def quality(picked: IntArray) -> FloatArray:
         so_far = np.concatenate([before, short[picked]])
-        anew = plan.rescore if len(so_far) else None
+        anew = plan.rescore if len(so_far) or pool.waiting else None
         gains.append(scores.value[short] if anew is None else anew(short, so_far))
         log_quality = _log_quality(gains[-1] * pool.worth[short], scores.appeal[short])
         return np.where(pool.usable(so_far, settings.budget)[short], np.exp(0.5 * log_quality), 0.0)

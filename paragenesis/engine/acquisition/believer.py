@@ -1,6 +1,6 @@
-"""What candidates are worth once others have been picked: picks are taken as verified, with what was expected of them.
+"""What candidates are worth once others are picked or pending: as if these had come out as expected.
 
-That is the Kriging believer of D. Ginsbourger, R. Le Riche & L. Carraro (2010). A pick that turns out as expected moves
+That is the Kriging believer of D. Ginsbourger, R. Le Riche & L. Carraro (2010). A pick that comes out as expected moves
 no expectation, but it pushes the front, and where the errors of two candidates go together it tells about the other
 one, which then promises no further surprise: the batch spreads over what is not known, not over copies of one hope.
 """
@@ -36,16 +36,17 @@ class Believer:
         return self._front.expected_gain(self._pool.mean[rows], self._pool.std[rows] * self._untold(rows, picked))
 
     def _untold(self, rows: IntArray, picked: IntArray) -> FloatArray:
-        """The share of each standard deviation that is left when the picks are known, shape `len(rows) x m`.
+        """The share of each standard deviation that is left when picks and pending are known, shape `len(rows) x m`.
 
         Of jointly normal utilities with the correlations C that is `sqrt(1 - C_rp C_pp^-1 C_pr)`.
         """
-        if self._pool.correlation is None or not len(picked):
+        told_of = np.concatenate([len(self._pool) + np.arange(self._pool.waiting), picked])
+        if self._pool.correlation is None or not len(told_of):
             return np.ones((len(rows), self._pool.mean.shape[1]))
-        if not np.isin(np.concatenate([rows, picked]), self._rows).all():
-            self._rows = np.union1d(rows, picked)
+        if not np.isin(np.concatenate([rows, told_of]), self._rows).all():
+            self._rows = np.union1d(rows, told_of)
             self._together = self._pool.correlation(self._rows)
-        at, known = np.searchsorted(self._rows, rows), np.searchsorted(self._rows, picked)
+        at, known = np.searchsorted(self._rows, rows), np.searchsorted(self._rows, told_of)
         cross = self._together[:, known[:, None], at]
         among = self._together[:, known[:, None], known] + _NUGGET * np.eye(len(known))
         told = (cross * np.linalg.solve(among, cross)).sum(1)

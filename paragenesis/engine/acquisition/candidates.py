@@ -41,11 +41,13 @@ class Known:
         observed: Utilities of verified crystals, shape `k x m`, all finite.
         believed: The same and the expected utilities of pending ones, shape `(k + p) x m`.
         given: Descriptors of verified and then of pending ones, shape `g x d`.
+        waiting: How many are pending, p.
     """
 
     observed: FloatArray
     believed: FloatArray
     given: FloatArray
+    waiting: int = 0
 
 
 def check_candidates(descriptors: FloatArray, mean: FloatArray, std: FloatArray) -> Candidates:
@@ -94,7 +96,8 @@ def check_known(
             f"pending has features of shape {features.shape} and utilities of shape {expected.shape}; "
             f"give a row of {m} expected utilities for each row of features"
         )
-    return Known(known, np.concatenate([known, _utilities("pending", expected, m)]), np.concatenate([fixed, features]))
+    believed = np.concatenate([known, _utilities("pending", expected, m)])
+    return Known(known, believed, np.concatenate([fixed, features]), len(features))
 
 
 def build_pool(
@@ -113,7 +116,7 @@ def build_pool(
         columns: `hit_probability`, `feasible` and `cost` of `candidates.rows`.
         reference_point: In utilities, shape `m`; inferred if not given.
         space: How descriptors are scaled; by pool and given if not given.
-        correlation: Of the candidates as they came.
+        correlation: Of the candidates as they came, with what is pending after them.
 
     Raises:
         InputError: The reference point has another shape, or is not finite.
@@ -121,6 +124,7 @@ def build_pool(
     rows, feasible, cost = candidates.rows, columns["feasible"], columns["cost"]
     mean, descriptors = candidates.mean[rows], candidates.descriptors[rows]
     m = mean.shape[1]
+    places = np.concatenate([rows, len(candidates.mean) + np.arange(known.waiting)])
     if reference_point is None:
         reference = infer_reference_point(known.observed, mean)
     else:
@@ -139,7 +143,8 @@ def build_pool(
         feasible=np.ones(len(rows)) if feasible is None else feasible,
         cost=np.ones(len(rows)) if cost is None else cost,
         hit_probability=columns["hit_probability"],
-        correlation=None if correlation is None else lambda at: check_correlation(correlation(rows[at]), len(at), m),
+        waiting=known.waiting,
+        correlation=None if correlation is None else lambda at: check_correlation(correlation(places[at]), len(at), m),
     )
 
 

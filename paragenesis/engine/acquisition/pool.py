@@ -31,7 +31,8 @@ class Pool:
         feasible: Probability that the outcome constraints hold, shape `N`.
         cost: What a verification takes, shape `N`, positive.
         hit_probability: Probability of being a hit, shape `N`; None if unknown.
-        correlation: See `select_batch`; of rows of this pool.
+        waiting: How many are pending, p.
+        correlation: See `select_batch`; of rows of this pool, and of what is pending as rows N to N + p - 1.
     """
 
     features: FloatArray
@@ -44,6 +45,7 @@ class Pool:
     feasible: FloatArray
     cost: FloatArray
     hit_probability: FloatArray | None = None
+    waiting: int = 0
     correlation: Correlation | None = None
 
     def __len__(self) -> int:

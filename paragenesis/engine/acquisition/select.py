@@ -101,8 +101,8 @@ def select_batch(
         cost: What the verification of each takes, shape `N`, positive, such as CPU seconds: candidates are ranked by
             score per cost, and the batch keeps to `settings.budget`.
         correlation: For some rows of the pool, shape `k`, how the errors of their expected utilities go together,
-            shape `m x k x k` with 1 on the diagonals: what one pick would tell about others. It is asked of the
-            shortlist of `ehvi_dpp`; without it picks tell nothing.
+            shape `m x k x k` with 1 on the diagonals: what one pick would tell about others. Rows from `N` on are
+            those of `pending`. It is asked of the shortlist of `ehvi_dpp`; without it picks tell nothing.
         settings: How to choose.
         reference_point: In utilities, shape `m`; inferred from what was observed and the pool if not given.
         space: How descriptors are scaled, where that is known already.

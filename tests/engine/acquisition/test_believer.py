@@ -67,6 +67,21 @@ def test_of_two_that_stand_or_fall_together_one_is_enough() -> None:
     assert alone.indices.tolist() == [0, 1]
 
 
+def test_what_is_pending_tells_as_a_pick_does() -> None:
+    given = pool()
+    whole = choose(given, q=9)
+    first, rest = whole.indices[:3], np.setdiff1d(np.arange(60), whole.indices[:3])
+    points = np.vstack([given["descriptors"][rest], given["descriptors"][first]])
+    later = select_batch(
+        **{name: table[rest] if len(table) == 60 else table for name, table in given.items()},
+        pending=(given["descriptors"][first], given["mean"][first]),
+        correlation=lambda rows: correlated(points[rows]),
+        settings=DecisionSettings(q=6, diversity=0.0),
+    )
+    assert rest[later.indices].tolist() == whole.indices[3:].tolist()
+    assert later.gain == pytest.approx(whole.gain[3:], rel=1e-6)
+
+
 def test_the_order_of_the_pool_does_not_matter() -> None:
     given, order = pool(), np.random.default_rng(1).permutation(60)
     moved = {k: v[order] if len(v) == 60 else v for k, v in given.items()}
