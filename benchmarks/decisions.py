@@ -117,8 +117,9 @@ def redoxmers(options: argparse.Namespace) -> dict[str, Any]:
         covered, seconds = [], []
         for seed in seeds_of(options):
             done = campaign(
-                table, REDOXMERS[:4], goals, first=5, q=5, budget=100, seed=seed, settings={"strategy": strategy}
-            )
+                table, REDOXMERS[:4], goals, first=5, q=5, budget=100, seed=seed,
+                settings={"strategy": strategy, "diversity": options.diversity},
+            )  # fmt: skip
             for n, found in shares.items():
                 found.append(hypervolume(utilities[done.tried[:n]], reference) / whole)
             covered.append(float(np.mean(done.inside)))
@@ -147,7 +148,7 @@ def discovery(options: argparse.Namespace) -> dict[str, Any]:
         for seed in seeds_of(options):
             done = campaign(
                 table, features, list(HIT.values()), first=50, q=25, budget=300, seed=seed,
-                settings={"strategy": strategy},
+                settings={"strategy": strategy, "diversity": options.diversity},
             )  # fmt: skip
             which = np.array(done.tried)
             hits = which[hit[which]]
@@ -224,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--strategies", nargs="+")
+    parser.add_argument("--diversity", type=float, help="its weight; each strategy's own if not given")
     parser.add_argument("--potential", help="its energies and descriptors are features, too")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 300], help="crystals learnt from")
     parser.add_argument("--work", type=Path, default=Path("decisions.work"), help="folder for features, found once")

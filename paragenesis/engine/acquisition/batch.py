@@ -60,8 +60,9 @@ def _fill(
             break
         scores = plan.score(picked, usable)
         value = scores.value * pool.worth
-        if plan.diverse:
-            rows, gains = _diverse(pool, settings, plan, scores, picked, usable, k - len(picks))
+        weight = plan.weight(settings)
+        if weight is not None:
+            rows, gains = _diverse(pool, settings, plan, weight, scores, picked, usable, k - len(picks))
         else:
             rows = _ranking(value, scores.appeal, usable)[:1]
             gains = scores.value[rows]
@@ -76,7 +77,14 @@ def _fill(
 
 
 def _diverse(
-    pool: Pool, settings: DecisionSettings, plan: Plan, scores: Scores, before: IntArray, usable: BoolArray, k: int
+    pool: Pool,
+    settings: DecisionSettings,
+    plan: Plan,
+    weight: float,
+    scores: Scores,
+    before: IntArray,
+    usable: BoolArray,
+    k: int,
 ) -> tuple[IntArray, FloatArray]:
     """Picks from the shortlist by a DPP, at least one, and what each scored when it was picked.
 
@@ -99,7 +107,7 @@ def _diverse(
         k,
         given=np.concatenate([pool.given, pool.features[before]]),
         length_scale=settings.similarity_length,
-        weight=settings.diversity,
+        weight=weight,
     )
     return short[picked], np.array([gains[t][row] for t, row in enumerate(picked)])
 

@@ -33,7 +33,9 @@ class DecisionSettings(Settings):
         q: How many candidates are chosen.
         strategy: One of `STRATEGIES`.
         shortlist: How many of the best scores the diverse choice is made from.
-        diversity: Weight of diversity against the logarithm of the score; 0 is none.
+        diversity: Weight of diversity against the logarithm of the score; 0 is none. By default the strategy's own:
+            0.03 with `ehvi_dpp`, of which the joint posterior keeps picks apart already, and 0.1 with `hits`, of which
+            nothing else does (evidence: `benchmarks/README.md`, "Decisions").
         similarity_length: Distance at which two crystals count as alike, as a share of the pool's root mean square
             distance.
         reference_point: What each objective must at least reach, in its own unit and in the order of the objectives;
@@ -46,7 +48,7 @@ class DecisionSettings(Settings):
     q: int = Field(default=8, ge=1)
     strategy: str = "ehvi_dpp"
     shortlist: int = Field(default=1000, ge=1)
-    diversity: float = Field(default=0.03, ge=0.0, le=100.0)
+    diversity: float | None = Field(default=None, ge=0.0, le=100.0)
     similarity_length: float = Field(default=0.5, gt=0.0)
     reference_point: tuple[float, ...] | None = None
     budget: float | None = Field(default=None, gt=0.0)
@@ -83,7 +85,8 @@ class Plan:
         score: Values the whole pool before a pick, given those picked so far (rows in order) and which may be picked
             next (shape `N`); it need be exact only for the best of these and for what exceeds it.
         rescore: Values some rows anew, given those picked so far; None if the first scores stay.
-        diverse: Whether the batch is chosen by a DPP with the first scores, or anew scored ones, as qualities.
+        diversity: Where the batch is chosen by a DPP with the first scores, or anew scored ones, as qualities: the
+            weight of diversity unless the settings have one; else None.
         note: What is unusual about it.
     """
 
@@ -91,8 +94,12 @@ class Plan:
     idle: str
     score: Callable[[IntArray, BoolArray], Scores]
     rescore: Callable[[IntArray, IntArray], FloatArray] | None = None
-    diverse: bool = False
+    diversity: float | None = None
     note: str = ""
+
+    def weight(self, settings: DecisionSettings) -> float | None:
+        """The weight of diversity; None where the batch is not chosen by a DPP."""
+        return self.diversity if self.diversity is None or settings.diversity is None else settings.diversity
 
 
 Strategy = Callable[[Pool, int], Plan]
@@ -105,7 +112,7 @@ def ehvi_dpp(pool: Pool, seed: int) -> Plan:
     batch spreads along the front as well as over the descriptors. A pick's gain is its EHVI at that moment.
     """
     rescore = Believer(pool, _front(pool)).gain
-    return _fixed(pool, *_expected(pool), rescore=rescore, diverse=True, note=_many(pool))
+    return _fixed(pool, *_expected(pool), rescore=rescore, diversity=0.03, note=_many(pool))
 
 
 def ehvi(pool: Pool, seed: int) -> Plan:
@@ -167,7 +174,7 @@ def hits(pool: Pool, seed: int) -> Plan:
             "the strategy 'hits' needs the probability of each candidate to be a hit, but none were given; "
             "give `hit_probability` (in a campaign: hit rules), or choose another strategy"
         )
-    return _fixed(pool, pool.hit_probability, "probability of a hit", idle="not expected to be a hit", diverse=True)
+    return _fixed(pool, pool.hit_probability, "probability of a hit", idle="not expected to be a hit", diversity=0.1)
 
 
 def random(pool: Pool, seed: int) -> Plan:
@@ -178,7 +185,7 @@ def random(pool: Pool, seed: int) -> Plan:
 def exploration(pool: Pool) -> Plan:
     """The most uncertain candidates, chosen diversely: for the places of `DecisionSettings.explore`."""
     meaning = "explored for its uncertainty: mean of std / spread"
-    return _fixed(pool, pool.uncertainty, meaning, idle="known exactly", diverse=True)
+    return _fixed(pool, pool.uncertainty, meaning, idle="known exactly", diversity=0.1)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -199,11 +206,11 @@ def _fixed(
     *,
     idle: str = _NO_GAIN,
     rescore: Callable[[IntArray, IntArray], FloatArray] | None = None,
-    diverse: bool = False,
+    diversity: float | None = None,
     note: str = "",
 ) -> Plan:
     """A plan in which the whole pool is scored once."""
-    return Plan(meaning, idle, lambda picked, usable: Scores(value, pool.appeal), rescore, diverse, note)
+    return Plan(meaning, idle, lambda picked, usable: Scores(value, pool.appeal), rescore, diversity, note)
 
 
 def _expected(pool: Pool) -> tuple[FloatArray, str]:
