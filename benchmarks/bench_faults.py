@@ -14,9 +14,11 @@ import random
 import shutil
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from paragenesis.engine.spec import CampaignSpec
 from paragenesis.engine.surrogate import ResidualSurrogate
 from paragenesis.errors import LedgerError
 
+Closed = tuple[tuple[int, ...], str]  # numbers of the closed rounds, and their digest
 KINDS = ("kill", "disk", "memory")
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -92,26 +95,36 @@ class Planted:
 
 def run_child(kit: Kit, directory: Path, at: int | None = None, kind: str = "kill") -> Run:
     """Run or resume a campaign in a child process, which fails at the N-th failpoint."""
+    return in_child(partial(campaign, kit, directory), directory, at, kind)
+
+
+def in_child(work: Callable[[], Any], directory: Path, at: int | None = None, kind: str = "kill") -> Run:
+    """Do some work on a directory in a child process, which fails at the N-th failpoint."""
     notes = directory.with_name(f"{directory.name}.reached")
     notes.write_text("")
-    child = multiprocessing.get_context("fork").Process(target=campaign_child, args=(kit, directory, at, kind, notes))
+    child = multiprocessing.get_context("fork").Process(target=ending, args=(work, at, kind, notes))
     child.start()
     child.join()
     return Run(child.exitcode or 0, notes.read_text().splitlines())
 
 
-def campaign_child(kit: Kit, directory: Path, at: int | None, kind: str, notes: Path) -> None:
-    """What the child does; its exit code is 3 if the campaign ended with an error."""
+def ending(work: Callable[[], Any], at: int | None, kind: str, notes: Path) -> None:
+    """What a child does; its exit code is 3 if the work ended with an error."""
     failpoints.hook = Planted(at, kind, notes)
-    _note_acknowledged(directory)
     try:
-        with closing(open_ledger(kit, directory)) as ledger:
-            Campaign(kit, ledger, InlineExecutor()).run()
+        work()
     except BaseException:  # noqa: BLE001  it is looked at by the parent
         if at is None:
             traceback.print_exc()
         os._exit(3)
     os._exit(0)
+
+
+def campaign(kit: Kit, directory: Path) -> None:
+    """Run or resume a campaign."""
+    _note_acknowledged(directory)
+    with closing(open_ledger(kit, directory)) as ledger:
+        Campaign(kit, ledger, InlineExecutor()).run()
 
 
 def _note_acknowledged(directory: Path) -> None:
@@ -233,6 +246,8 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
     damage.__name__: damage for damage in (truncated, flipped, zeroed, deleted, replaced)
 }
 DAMAGED_FILES = ("ledger.duckdb", "ledger.duckdb.wal", "ledger.head", "an export", "a manifest")
+EVERY = dict.fromkeys(DAMAGED_FILES, tuple(DAMAGES))
+EVERY_PAIR = tuple(combinations(DAMAGED_FILES, 2))
 
 
 def victim(directory: Path, name: str, rng: random.Random) -> Path:
@@ -250,41 +265,169 @@ class Found:
 
     Attributes:
         outcome: "refused" on opening, "reported" by `verify`, "harmless": nothing is missing; else "silent".
-        recovered: Whether `recover` brought every closed round back, and a sound ledger.
+        recovered: Whether `recover` brought every closed round back that was left somewhere, and a sound ledger.
+        all_closed: Whether these were all closed rounds.
     """
 
     outcome: str
     recovered: bool
+    all_closed: bool
 
 
-def judge(directory: Path, whole: Path) -> Found:
-    """Open a damaged ledger, then recover it, and compare with the whole one."""
-    closed = _closed(whole)
+@dataclass(frozen=True)
+class Whole:
+    """An undamaged ledger, and what damaged copies of it are held against.
+
+    Attributes:
+        directory: Where it is.
+        science: The digest of all of it.
+        closed: Its closed rounds and their digest; first without the last rounds, at the end with all of them.
+    """
+
+    directory: Path
+    science: str
+    closed: list[Closed]
+
+    @classmethod
+    def of(cls, directory: Path) -> Whole:
+        """Read it once."""
+        with LedgerReader.open(directory) as ledger:
+            numbers = ledger.closed_rounds()
+            closed = [(tuple(numbers[:n]), digest(ledger, numbers[:n])) for n in range(len(numbers) + 1)]
+            return cls(directory, digest(ledger), closed)
+
+    def copy(self, work: Path) -> None:
+        """Put a copy of it in the place of what was there."""
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(self.directory, work)
+
+
+def judge(directory: Path, whole: Whole, at_least: int | None = None) -> Found:
+    """Open a damaged ledger, then recover it, and compare with the whole one.
+
+    Args:
+        directory: The damaged ledger.
+        whole: The whole one.
+        at_least: How many closed rounds must come back; all of them by default.
+    """
     try:
         problems = verify_ledger(directory)
         with LedgerReader.open(directory) as ledger:
-            outcome = "reported" if problems else "harmless" if digest(ledger) == digest(whole) else "silent"
+            outcome = "reported" if problems else "harmless" if digest(ledger) == whole.science else "silent"
     except LedgerError:
         outcome = "refused"
     except Exception as error:  # noqa: BLE001  DuckDB finds some damage only when it reads the block
         outcome = "refused" if type(error).__module__.startswith("_duckdb") else "silent"
     recover(directory)
-    sound = verify_ledger(directory) == [] and _closed(directory) == closed
-    return Found(outcome, sound and digest(directory, closed) == digest(whole, closed))
+    closed = closed_rounds(directory)
+    enough = whole.closed[-1:] if at_least is None else whole.closed[at_least:]
+    return Found(outcome, verify_ledger(directory) == [] and closed in enough, closed == whole.closed[-1])
 
 
-def _closed(directory: Path) -> list[int]:
+def closed_rounds(directory: Path) -> Closed:
+    """The closed rounds of a ledger."""
     with LedgerReader.open(directory) as ledger:
-        return ledger.closed_rounds()
+        numbers = ledger.closed_rounds()
+        return tuple(numbers), digest(ledger, numbers)
 
 
-def matrix(whole: Path, work: Path, seeds: range) -> Iterator[tuple[str, str, int, Found]]:
-    """Every damage to every file: the file, the damage, the seed, and what became of it."""
-    for name in DAMAGED_FILES:
-        for damage, spoil in DAMAGES.items():
-            for seed in seeds if damage != "deleted" else seeds[:1]:
-                rng = random.Random(f"{name} {damage} {seed}")
-                shutil.rmtree(work, ignore_errors=True)
-                shutil.copytree(whole, work)
-                spoil(victim(work, name, rng), rng)
-                yield name, damage, seed, judge(work, whole)
+def matrix(
+    whole: Whole, work: Path, seeds: range, cases: Mapping[str, Iterable[str]] = EVERY
+) -> Iterator[tuple[str, str, int, Found]]:
+    """Damages of files: the file, the damage, the seed, and what became of it."""
+    for name, damage in ((name, damage) for name, damages in cases.items() for damage in damages):
+        for seed in seeds if damage != "deleted" else seeds[:1]:
+            rng = random.Random(f"{name} {damage} {seed}")
+            whole.copy(work)
+            DAMAGES[damage](victim(work, name, rng), rng)
+            yield name, damage, seed, judge(work, whole)
+
+
+def pairs(
+    whole: Whole, work: Path, seeds: range, cases: Iterable[tuple[str, str]] = EVERY_PAIR
+) -> Iterator[tuple[tuple[str, str], tuple[str, str], int, Found]]:
+    """Two files damaged at once, each in a random way: the files, the damages, the seed, and what became of it.
+
+    An export and its manifest are of one round. With the database and an export that round may be gone, and with it
+    those after it, but none before.
+    """
+    for names in cases:
+        for seed in seeds:
+            rng = random.Random(f"{names} {seed}")
+            whole.copy(work)
+            damages = (rng.choice(list(DAMAGES)), rng.choice(list(DAMAGES)))
+            export = victim(work, "an export", rng)
+            paths = [
+                {"an export": export, "a manifest": export.parent / "manifest.json"}.get(n, work / n) for n in names
+            ]
+            for path, damage in zip(paths, damages, strict=True):
+                DAMAGES[damage](path, rng)
+            before = int(export.parent.name.partition("=")[2]) - 1
+            nowhere = "ledger.duckdb" in names and ("an export" in names or "a manifest" in names)
+            yield names, damages, seed, judge(work, whole, before if nowhere else None)
+
+
+# --- a recovery that is ended half-way --------------------------------------------------------------------------------
+
+
+def _spoilt(directory: Path, name: str, damage: str) -> None:
+    DAMAGES[damage](victim(directory, name, random.Random(name)), random.Random(name))
+
+
+RECOVERIES: dict[str, Callable[[Path], None]] = {
+    "database replaced": lambda directory: _spoilt(directory, "ledger.duckdb", "replaced"),
+    "log deleted": lambda directory: _spoilt(directory, "ledger.duckdb.wal", "deleted"),
+    "head deleted": lambda directory: _spoilt(directory, "ledger.head", "deleted"),
+    "export damaged": lambda directory: _spoilt(directory, "an export", "flipped"),
+}
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """What became of a ledger whose recovery was ended half-way.
+
+    Attributes:
+        damage: What the recovery was for.
+        at: The number of the failpoint.
+        place: Its name.
+        meanwhile: "refused" or "whole", what opening it gave before the next recovery; else "silent".
+        same: Whether the next recovery brought every closed round back, and a sound ledger.
+    """
+
+    damage: str
+    at: int
+    place: str
+    meanwhile: str
+    same: bool
+
+
+def steps_of_recovery(whole: Whole, work: Path, damage: str) -> list[str]:
+    """The failpoints of a recovery that nothing ends."""
+    whole.copy(work)
+    RECOVERIES[damage](work)
+    done = in_child(partial(recover, work), work)
+    if done.code:
+        raise RuntimeError(f"the recovery from '{damage}' ended with {done.code}")
+    return done.reached
+
+
+def crash_recovery(whole: Whole, work: Path, damage: str, at: int, kind: str, times: int = 1) -> Halfway:
+    """End a recovery at the N-th failpoint, so many times; recover, and compare with the whole ledger."""
+    whole.copy(work)
+    RECOVERIES[damage](work)
+    for _ in range(times):
+        run = in_child(partial(recover, work), work, at, kind)
+    meanwhile = _meanwhile(work, whole.closed[-1])
+    recover(work)
+    same = verify_ledger(work) == [] and closed_rounds(work) == whole.closed[-1]
+    return Halfway(damage, at, run.reached[-1], meanwhile, same)
+
+
+def _meanwhile(work: Path, expected: Closed) -> str:
+    """What somebody finds who goes on without another recovery; a new campaign must not begin there."""
+    try:
+        if not Ledger.exists(work):
+            Ledger.create(work, {}).close()
+        return "whole" if closed_rounds(work) == expected else "silent"
+    except LedgerError:
+        return "refused"

@@ -2,7 +2,8 @@
 
     python benchmarks/reliability.py --task crashes [--stride 1]     # every failpoint, three kinds of fault
     python benchmarks/reliability.py --task kills [--kills 300]      # SIGKILL at random moments, seeded
-    python benchmarks/reliability.py --task damage [--seeds 10]      # every file, every damage
+    python benchmarks/reliability.py --task damage [--seeds 10]      # every file, every damage; pairs of files
+    python benchmarks/reliability.py --task recover [--stride 1]     # every step of a recovery, three kinds of fault
     python benchmarks/reliability.py --task cost                     # what durability costs
 
 All on a tiny campaign with a Lennard-Jones potential, in this process's children; needs a system that can fork.
@@ -13,6 +14,8 @@ kills    a child is killed after a random time, the next one goes on and is kill
          done, and the next campaign begins.
 damage   a ledger as a killed process leaves it, with two closed rounds and one open, is damaged; then opened, verified
          and recovered.
+recover  the same ledger is damaged in four ways, and its recovery ends at the N-th step with a fault, for every N; then
+         it is recovered once more. Before that nobody may find a ledger there that lacks something in silence.
 cost     commits per second with and without the chain's head, and with and without waiting for the disk.
 """
 
@@ -30,6 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +101,8 @@ def _killed(kit: Any, directory: Path, after: float) -> list[str] | None:
     """The steps of a child that was killed after some seconds; None if it was done before."""
     notes = directory.with_name(f"{directory.name}.reached")
     notes.write_text("")
-    target, arguments = faults.campaign_child, (kit, directory, None, "kill", notes)
-    child = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    arguments = (partial(faults.campaign, kit, directory), None, "kill", notes)
+    child = multiprocessing.get_context("fork").Process(target=faults.ending, args=arguments)
     child.start()
     child.join(after)
     if child.exitcode is None:
@@ -120,26 +124,81 @@ def _reopened(directory: Path) -> float | None:
     return time.perf_counter() - started
 
 
-def damage(options: Options, work: Path) -> dict[str, Any]:
-    """Every damage to every file."""
+def _left_by_a_kill(work: Path) -> faults.Whole:
+    """A ledger as a killed process leaves it, with two closed rounds and one open."""
     kit = faults.tiny_kit(rounds=3)
     places, _ = faults.undisturbed(kit, work / "finished")
     at = next(i for i, place in enumerate(places, start=1) if place.startswith("before commit 'r003/selection"))
     faults.run_child(kit, work / "whole", at)
+    return faults.Whole.of(work / "whole")
+
+
+def damage(options: Options, work: Path) -> dict[str, Any]:
+    """Every damage to every file, and to every pair of files."""
+    whole, seeds = _left_by_a_kill(work), range(options.seeds)
     found: dict[tuple[str, str], list[faults.Found]] = {}
-    for name, kind, _, result in faults.matrix(work / "whole", work / "c", range(options.seeds)):
+    for name, kind, seed, result in faults.matrix(whole, work / "c", seeds):
         found.setdefault((name, kind), []).append(result)
+        _warn(result, name, kind, seed)
     table = []
     for name in faults.DAMAGED_FILES:
-        cells = [Counter(one.outcome for one in found[name, kind]) for kind in faults.DAMAGES]
-        table.append([name, *(", ".join(f"{n} {what}" for what, n in sorted(cell.items())) for cell in cells)])
+        cells = [_counted(found[name, kind]) for kind in faults.DAMAGES]
+        table.append([name, *cells])
     print(markdown(["file", *faults.DAMAGES], table))
-    every = [one for results in found.values() for one in results]
-    silent, back = sum(one.outcome == "silent" for one in every), sum(one.recovered for one in every)
-    print(
-        f"\n{len(every)} damaged ledgers: {silent} silent, {back} recovered with all closed rounds and a sound ledger"
-    )
-    return {"task": "damage", "n": len(every), "silent": silent, "recovered": back}
+    both: dict[tuple[str, str], list[faults.Found]] = {}
+    for names, kinds, seed, result in faults.pairs(whole, work / "c", seeds):
+        both.setdefault(names, []).append(result)
+        _warn(result, names, kinds, seed)
+    print()
+    pairs = [
+        [
+            " and ".join(names),
+            _counted(results),
+            f"{sum(one.all_closed for one in results)}/{len(results)}",
+            _share(results),
+        ]
+        for names, results in both.items()
+    ]
+    print(markdown(["two files", "found", "all closed rounds back", "all that were left back, sound ledger"], pairs))
+    every = [one for results in [*found.values(), *both.values()] for one in results]
+    silent = sum(one.outcome == "silent" for one in every)
+    back = _share(every)
+    print(f"\n{len(every)} damaged ledgers: {silent} silent, {back} with all closed rounds that were left, and sound")
+    return {"task": "damage", "n": len(every), "silent": silent, "recovered": sum(one.recovered for one in every)}
+
+
+def _counted(results: Sequence[faults.Found]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in sorted(Counter(one.outcome for one in results).items()))
+
+
+def _share(results: Sequence[faults.Found]) -> str:
+    return f"{sum(one.recovered for one in results)}/{len(results)}"
+
+
+def _warn(result: faults.Found, *case: object) -> None:
+    """Name what did not hold, so that it can be tried again."""
+    if result.outcome == "silent" or not result.recovered:
+        print(f"{case}: {result}", flush=True)
+
+
+def recover(options: Options, work: Path) -> dict[str, Any]:
+    """A fault at every step of a recovery."""
+    whole = _left_by_a_kill(work)
+    table, results = [], []
+    for damaged in faults.RECOVERIES:
+        steps = len(faults.steps_of_recovery(whole, work / "c", damaged))
+        for kind in options.faults:
+            done = [
+                faults.crash_recovery(whole, work / "c", damaged, at, kind)
+                for at in range(1, steps + 1, options.stride)
+            ]
+            meanwhile = ", ".join(f"{n} {what}" for what, n in sorted(Counter(one.meanwhile for one in done).items()))
+            same = sum(one.same for one in done)
+            table.append([damaged, kind, f"{len(done)} of {steps}", meanwhile, f"{same}/{len(done)}"])
+            results += [{"kind": kind, **vars(one)} for one in done]
+    head = ["recovery from", "fault", "steps tried", "the ledger meanwhile", "all closed rounds back, sound ledger"]
+    print(markdown(head, table))
+    return {"task": "recover", "results": results}
 
 
 def cost(options: Options, work: Path) -> dict[str, Any]:
@@ -204,6 +263,7 @@ TASKS: dict[str, Callable[[Options, Path], dict[str, Any]]] = {
     "crashes": crashes,
     "kills": kills,
     "damage": damage,
+    "recover": recover,
     "cost": cost,
 }
 
@@ -211,8 +271,10 @@ TASKS: dict[str, Callable[[Options, Path], dict[str, Any]]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=sorted(TASKS), required=True)
-    parser.add_argument("--stride", type=int, default=1, help="crashes: only every so many steps")
-    parser.add_argument("--faults", nargs="+", choices=faults.KINDS, default=faults.KINDS, help="crashes: which kinds")
+    parser.add_argument("--stride", type=int, default=1, help="crashes, recover: only every so many steps")
+    parser.add_argument(
+        "--faults", nargs="+", choices=faults.KINDS, default=faults.KINDS, help="crashes, recover: which kinds"
+    )
     parser.add_argument("--kills", type=int, default=300, help="kills: how many in all")
     parser.add_argument("--seeds", type=int, default=5, help="damage, cost: how many of each")
     parser.add_argument("--out", type=Path, help="write everything there as JSON")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from paragenesis.errors import InputError
 
@@ -330,19 +331,77 @@ class Crystals:
         )
 
     @classmethod
-    def from_arrow(cls, table: pa.Table) -> Crystals:
-        """Crystals from a table as `to_arrow` makes it; further columns are ignored."""
+    def from_arrow(cls, table: pa.Table, *, finite: bool = False) -> Crystals:
+        """Crystals from a table as `to_arrow` makes it; further columns are ignored.
+
+        Args:
+            table: One row a crystal.
+            finite: Whether coordinates and lattices that are not finite are refused; a generated crystal may have such.
+
+        Raises:
+            InputError: A column is missing or of another type, or the lists of a row do not belong together; equal
+                totals would hide that, and move atoms from one crystal to the next.
+        """
+        numbers, frac, lattice = (_lists(table, name) for name in ("numbers", "frac", "lattice"))
+        n_atoms, places, components = (
+            np.asarray(pc.list_value_length(lists), dtype=np.int64) for lists in (numbers, frac, lattice)
+        )
+        odd = np.flatnonzero((places != 3 * n_atoms) | (components != 9))
+        if odd.size:
+            raise InputError(
+                f"row {odd[0] + 1} of the crystals has {n_atoms[odd[0]]} atomic numbers, {places[odd[0]]} coordinates "
+                f"and {components[odd[0]]} lattice components; each atom needs three coordinates, a lattice nine "
+                "components"
+            )
         if table.num_rows == 0:
             return cls.empty()
-        numbers, frac, lattice = (table.column(name).combine_chunks() for name in ("numbers", "frac", "lattice"))
-        return cls(
+        crystals = cls(
             ids=tuple(table.column("id").to_pylist()),
-            n_atoms=np.asarray(numbers.value_lengths()),
-            numbers=np.asarray(numbers.flatten()),
-            frac=np.asarray(frac.flatten()).reshape(-1, 3),
-            lattices=np.asarray(lattice.flatten()).reshape(-1, 3, 3),
+            n_atoms=n_atoms,
+            numbers=_values(numbers),
+            frac=_values(frac),
+            lattices=_values(lattice),
             origins=tuple(table.column("origin").to_pylist()) if "origin" in table.column_names else (),
         )
+        if finite and (rows := crystals.not_finite).any():
+            name = crystals.ids[int(np.argmax(rows))]
+            raise InputError(f"crystal '{name}' has a coordinate or a lattice component that is not finite")
+        return crystals
+
+    @property
+    def not_finite(self) -> BoolArray:
+        """Which crystals have a coordinate or a lattice component that is not finite, shape `n`."""
+        answer = np.zeros(len(self), dtype=np.bool_)
+        answer[~np.isfinite(self.lattices).all(axis=(1, 2))] = True
+        answer[self.batch[~np.isfinite(self.frac).all(axis=1)]] = True
+        return answer
+
+
+def _lists(table: pa.Table, name: str) -> pa.ListArray:
+    """A column of lists of numbers, integers where they are atomic numbers.
+
+    Raises:
+        InputError: There is none, or it holds something else.
+    """
+    if table.column_names.count(name) != 1 or table.column_names.count("id") != 1:
+        raise InputError(
+            f"a table of crystals needs the columns id, numbers, frac and lattice, one each, not {table.column_names}"
+        )
+    kind = table.schema.field(name).type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    right = pa.types.is_integer if name == "numbers" else pa.types.is_floating
+    if not lists or not right(kind.value_type):
+        wanted = "integers" if name == "numbers" else "floating point numbers"
+        raise InputError(f"the column '{name}' of a table of crystals holds {kind}; it needs lists of {wanted}")
+    column = table.column(name).combine_chunks()
+    if column.null_count or column.flatten().null_count:
+        raise InputError(f"a row of the crystals has no {name}, or one that lacks a number")
+    return column
+
+
+def _values(lists: pa.ListArray) -> npt.NDArray[Any]:
+    """All numbers of a column of lists, end to end."""
+    return np.asarray(lists.flatten())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,9 +139,9 @@ def _opened(executor: ExecutorName | Executor, address: str, trust_network: bool
         with closing(InlineExecutor()) as made:
             yield made
     elif executor == "ray":
-        from paragenesis.actors import RayExecutor, connected
+        from paragenesis.actors import RayExecutor
 
-        with connected(address, trust_network=trust_network), closing(RayExecutor(address)) as hosts:
+        with closing(RayExecutor(address, trust_network=trust_network)) as hosts:
             yield hosts
     else:
         raise InputError(f"there is no executor '{executor}'; choose 'ray' or 'inline'")

@@ -1,4 +1,4 @@
-"""What tests share: the folders with real data and weights, where they exist, a Ray cluster, the benchmarks."""
+"""What tests share: folders with real data and weights, a Ray cluster, the benchmarks, a tiny campaign."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+
+from paragenesis.engine.spec import CampaignSpec
 
 # A busy machine must not fail a property. PARAGENESIS_FUZZ=50 tries fifty times as many examples, other ones each time.
 _FUZZ = float(os.environ.get("PARAGENESIS_FUZZ", "1"))
@@ -22,6 +25,20 @@ torch.set_num_threads(1)  # crystals are small: more threads only wait for each 
 _ROOT = Path(__file__).parent.parent
 _BENCHMARKS = _ROOT / "benchmarks"
 _SHARED = Path(os.environ.get("PARAGENESIS_SHARED", _ROOT.parent / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`-n 2`), give each file to one of them, and Ray's all to the same.
+
+    What a file sets up once is then not set up twice, and there is still one Ray cluster. Its tests come first: they
+    are the longest piece.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else str(item.path.relative_to(_ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +89,29 @@ def table(capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, list[str
         return {row[0]: row[1:] for row in rows[2:]}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., CampaignSpec]:
+    """Makes the specification of a campaign of a second, on a Lennard-Jones potential; keywords replace its fields."""
+
+    def make(**changes: Any) -> CampaignSpec:
+        values: dict[str, Any] = {
+            "name": "tiny",
+            "seed": 1,
+            "rounds": 2,
+            "condition": {"allowed_elements": ("Na", "Cl")},
+            "generators": [{"use": "random", "n": 12, "chunk": 4}],
+            "screening": {"charge_neutrality": False, "novelty": False, "overlap_factor": 0.4},
+            "potentials": ["lennard-jones"],
+            "relax": {"fmax": 0.2, "max_steps": 25},
+            "hull": {"mixed": True},
+            "objectives": ("formation_energy", "density"),
+            "triage": {"min_hull_distance": -100.0, "max_std": {}, "max_force": 1000.0},
+            "decision": {"q": 3},
+            "oracle": {"use": "potential", "options": {"potential": "lennard-jones", "fmax": 0.6}},
+            "hits": [{"objective": "formation_energy", "at_most": 0.0}],
+        }
+        return CampaignSpec.parse(values | changes)
+
+    return make

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +32,62 @@ def batches(draw: st.DrawFn) -> Crystals:
 @given(batches())
 def test_arrow_round_trip_is_exact(crystals: Crystals) -> None:
     assert Crystals.from_arrow(crystals.to_arrow()) == crystals
+
+
+@given(batches().filter(len), st.sampled_from(["numbers", "frac", "lattice"]), st.integers(-3, 3), st.data())
+def test_lists_that_do_not_belong_together_are_refused(
+    crystals: Crystals, name: str, more: int, data: st.DataObject
+) -> None:
+    """Also where the totals agree, because a neighbour lacks what one crystal has too much."""
+    row = data.draw(st.integers(0, len(crystals) - 1))
+    neighbour = data.draw(st.integers(0, len(crystals) - 1))
+    table = crystals.to_arrow()
+    lists = table.column(name).to_pylist()
+    before = [len(one) for one in lists]
+    lists[row] = (lists[row] * 9)[: max(0, len(lists[row]) + more)]
+    if neighbour != row:
+        lists[neighbour] = (lists[neighbour] * 9)[: max(0, before[neighbour] - more)]
+    spoilt = table.set_column(table.column_names.index(name), name, pa.array(lists, table.schema.field(name).type))
+    if [len(one) for one in lists] == before:
+        assert Crystals.from_arrow(spoilt) == crystals
+    else:
+        with pytest.raises(InputError, match="each atom needs three coordinates"):
+            Crystals.from_arrow(spoilt)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "words"),
+    [
+        ("numbers", pa.array([[1.5, 2.0]]), "'numbers' .* holds list<.*double>; it needs lists of integers"),
+        ("frac", pa.array([["a"] * 6]), "it needs lists of floating point numbers"),
+        ("frac", pa.array([0.5]), "'frac' .* holds double"),
+        ("lattice", pa.array([None], pa.list_(pa.float64())), "no lattice"),
+        ("lattice", pa.array([[1.0] * 8 + [None]]), "one that lacks a number"),
+        ("frac", None, "needs the columns id, numbers, frac and lattice, one each"),
+        ("id", None, "needs the columns id"),
+    ],
+)
+def test_a_table_of_something_else_is_refused(name: str, column: pa.Array | None, words: str) -> None:
+    crystals = Crystals(ids=("a",), n_atoms=[2], numbers=[1, 1], frac=np.zeros((2, 3)), lattices=np.eye(3)[None])
+    table = crystals.to_arrow()
+    at = table.column_names.index(name)
+    with pytest.raises(InputError, match=words):
+        Crystals.from_arrow(table.remove_column(at) if column is None else table.set_column(at, name, column))
+
+
+@given(batches().filter(len), st.sampled_from(["frac", "lattices"]), st.sampled_from([np.nan, np.inf]), st.data())
+def test_numbers_that_are_not_finite_are_refused_where_finite_ones_are_needed(
+    crystals: Crystals, name: str, number: float, data: st.DataObject
+) -> None:
+    values = getattr(crystals, name).copy()
+    values.reshape(-1)[data.draw(st.integers(0, values.size - 1))] = number
+    spoilt = replace(crystals, **{name: values})
+    assert Crystals.from_arrow(spoilt.to_arrow()) == spoilt
+    with pytest.raises(InputError, match="not finite"):
+        Crystals.from_arrow(spoilt.to_arrow(), finite=True)
+    [guilty] = np.flatnonzero(spoilt.not_finite)
+    assert crystals[[i for i in range(len(crystals)) if i != guilty]].not_finite.sum() == 0
+    assert Crystals.from_arrow(crystals.to_arrow(), finite=True) == crystals
 
 
 @settings(deadline=None, max_examples=20)

@@ -26,7 +26,7 @@ MODE = "RAY_AUTH_MODE"
 QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # what Ray itself asks first; its empty form changes nothing
 ANSWER_S = 30.0  # how long a cluster that is just starting is waited for
 REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-TRUST = "or pass --trust-network if nobody else can reach it"
+TRUST = "or pass --trust-network (trust_network=True in Python) if nobody else can reach it"
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import ray
 from ray._private import ray_constants
 
 from paragenesis.actors import access
+from paragenesis.actors.folders import claim_folder
 from paragenesis.engine.executor import describe
 from paragenesis.errors import ExecutionError, InputError
 
@@ -68,7 +69,7 @@ def _start_local(*, trust_network: bool) -> Callable[[], None]:
             f"no Ray cluster was started: {access.MODE}={off} would let every user of this machine run code on it; "
             "unset it, or pass --trust-network if there are no others"
         )
-    folder = tempfile.mkdtemp(prefix="pg-", dir=_short_temp())
+    folder, remove_folder = claim_folder(_short_temp())
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with _environment(RAY_AUTH_TOKEN=_token()), _on_loopback():
@@ -76,7 +77,7 @@ def _start_local(*, trust_network: bool) -> Callable[[], None]:
                     access.turn_on()
                 ray.init(
                     address="local",
-                    _temp_dir=folder,
+                    _temp_dir=str(folder),
                     num_cpus=(os.cpu_count() or 1) + 1,  # one more than there are, for the light stages
                     object_store_memory=LOCAL_OBJECT_STORE_BYTES,
                     include_dashboard=False,
@@ -87,7 +88,7 @@ def _start_local(*, trust_network: bool) -> Callable[[], None]:
         except Exception as error:
             ray.shutdown()
             if attempt == START_ATTEMPTS:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder()
                 raise ExecutionError(
                     f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({describe(error)}); "
                     "use --executor inline, or try again when the machine is less busy"
@@ -95,7 +96,7 @@ def _start_local(*, trust_network: bool) -> Callable[[], None]:
 
     def stop() -> None:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder()
 
     return stop
 
@@ -119,10 +120,10 @@ def _join(address: str) -> Callable[[], None]:
     return leave
 
 
-def _short_temp() -> str | None:
+def _short_temp() -> Path:
     """A temporary folder with a short name, because Ray puts Unix sockets (at most 107 characters) below it."""
     usual = tempfile.gettempdir()
-    return usual if len(usual) < 30 else "/tmp"
+    return Path(usual if len(usual) < 26 else "/tmp")
 
 
 @contextmanager

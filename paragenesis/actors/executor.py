@@ -27,16 +27,28 @@ POLL_SECONDS = 1.0  # how often leases are looked at; what is done is heard of a
 
 
 class RayExecutor:
-    """Hosts stages on a Ray cluster: a local one of its own, or the one it is told to use."""
+    """Hosts stages on a Ray cluster: a local one of its own, or the one it is told to use.
 
-    def __init__(self, address: str = "local") -> None:
+    Nothing is moved on behind the caller's back: while nobody waits for an outcome, workers finish what they were
+    given (two items each) and then idle, and a worker that hangs or dies is found out when somebody waits again. That
+    makes a lease longer, never shorter. A campaign does not wait while it commits (milliseconds), fits its surrogate
+    and chooses a batch (seconds to minutes), with only the oracle's items under way; a campaign whose oracle takes
+    less time for an item than that leaves it idle meanwhile.
+    """
+
+    def __init__(self, address: str = "local", *, trust_network: bool = False) -> None:
         """Connect to a cluster.
 
         Args:
             address: "local" starts a cluster on this machine and ends it on `close`; "auto" or "host:port" joins
                 a running one. A cluster this process already uses is used as it is.
+            trust_network: Use a cluster that is not authenticated: nobody else reaches it.
+
+        Raises:
+            InputError: The cluster, or this side of it, is not authenticated, and the network is not trusted.
+            ExecutionError: No cluster could be started or reached.
         """
-        self._disconnect = connect(address)
+        self._disconnect = connect(address, trust_network=trust_network)
         self._fixed = address == "local"
         self._pools: dict[str, WorkerPool] = {}
         self._specs: dict[str, tuple[StageSpec, ray.ObjectRef[StageSpec]]] = {}
@@ -84,11 +96,13 @@ class RayExecutor:
 
     def close(self) -> None:
         """Stop the workers and leave the cluster, ending it if it was started here."""
-        for pool in self._pools.values():
-            pool.close()
-        self._pools.clear()
-        self._specs.clear()
-        self._disconnect()
+        try:
+            for pool in self._pools.values():
+                pool.close()
+        finally:
+            self._pools.clear()
+            self._specs.clear()
+            self._disconnect()
 
     def __enter__(self) -> Self:
         """The executor itself."""

@@ -71,12 +71,24 @@ def how_lost(lost: Loss) -> str:
     return {"died": "its worker died", "hung": "its worker hung", "memory": "its worker ran out of memory"}[lost]
 
 
-def not_up(host: str, wanted: Resources, workers: int, seconds: float) -> str:
+def needs(host: str, wanted: Resources, cluster: str) -> str:
+    """What each worker needs, what the cluster has, and what to do if that is too little."""
+    return (
+        f"each needs {wanted.cpus} CPU and {wanted.gpus:g} GPU, and the cluster has {cluster}; if that is too little, "
+        f"start another node, or lower resources.{host}.workers, .cpus or .gpus"
+    )
+
+
+def awaited(host: str, wanted: Resources, seconds: float, cluster: str) -> str:
+    """What to say while a new worker is waited for."""
+    return f"a new worker of host '{host}' is not up after {seconds:g} s and waited for: {needs(host, wanted, cluster)}"
+
+
+def not_up(host: str, wanted: Resources, workers: int, seconds: float, cluster: str) -> str:
     """What to say when a worker was never up."""
     return (
-        f"the workers of host '{host}' were not all up after {seconds:g} s: each of the {workers} needs "
-        f"{wanted.cpus} CPU and {wanted.gpus:g} GPU; lower resources.{host}.workers, .cpus or .gpus, or start a larger "
-        "cluster"
+        f"the {workers} worker(s) of host '{host}' were not all up after {seconds:g} s: "
+        f"{needs(host, wanted, cluster)}; then run the campaign again to resume it"
     )
 
 

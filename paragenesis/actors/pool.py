@@ -8,6 +8,7 @@ that one is reported as lost, the others go back to those that wait.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -17,13 +18,25 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
-from paragenesis.actors.policy import START_ATTEMPTS, TASKS_AHEAD_PER_WORKER, how_lost, in_vain, not_up
+from paragenesis.actors.cluster import cluster_summary
+from paragenesis.actors.policy import START_ATTEMPTS, TASKS_AHEAD_PER_WORKER, awaited, how_lost, in_vain, not_up
 from paragenesis.actors.worker import Worker
 from paragenesis.engine.attempts import Loss
 from paragenesis.engine.executor import Outcome, Resources, StageSpec, describe
 from paragenesis.errors import ExecutionError, ParagenesisError
 
 START_TIMEOUT_S = 600.0  # importing the model libraries on a cold network file system takes minutes
+PATIENCE_S = 60.0  # after which the user is told that a new worker is waited for
+
+_LOG = logging.getLogger(__name__)
+
+
+def new_worker(resources: Resources) -> Any:
+    """The actor of a new worker, which comes up on whatever node has room for it."""
+    actor = ray.remote(Worker).options(
+        num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, max_task_retries=0
+    )
+    return actor.remote()
 
 
 @dataclass(eq=False)
@@ -106,6 +119,7 @@ class WorkerPool:
         self._resources = resources
         self._waiting: deque[Order] = deque()
         self._deaths: Counter[str] = Counter()  # in a row, at what no item is to blame for
+        self._told = False  # that a new worker is waited for
         self._hands = [self._hire(replaces=False) for _ in range(workers)]
 
     def __len__(self) -> int:
@@ -151,10 +165,7 @@ class WorkerPool:
 
     def _hire(self, *, replaces: bool) -> _Hand:
         """A new worker, which is to say when it is up."""
-        actor = ray.remote(Worker).options(
-            num_cpus=self._resources.cpus, num_gpus=self._resources.gpus, max_restarts=0, max_task_retries=0
-        )
-        hand = _Hand(actor.remote(), replaces)
+        hand = _Hand(new_worker(self._resources), replaces)
         hand.add(_Errand("starting", START_TIMEOUT_S, hand.actor.start.remote()))
         return hand
 
@@ -175,8 +186,7 @@ class WorkerPool:
             errand = hand.errands[0]
             done, _ = ray.wait([errand.status], timeout=0, fetch_local=False)
             if not done:
-                if time.monotonic() - hand.since > errand.limit:
-                    self._replace(place, "hung", f"it was still at it after {errand.limit:g} s")
+                self._look_after(place)
                 return
             try:
                 said = ray.get(errand.status)
@@ -193,10 +203,25 @@ class WorkerPool:
                 return
             else:
                 hand.end_first()
+                self._told = self._told and hand.up  # the next one that is waited for is told of again
                 hand.up = True
                 self._deaths.pop(errand.what, None)
                 if errand.order is not None:
                     self._report(errand, Outcome(errand.value if said.ok else None, said.stage, said.error, said.lost))
+
+    def _look_after(self, place: int) -> None:
+        """Replace a worker that was at its errand for too long; say so if a new one is waited for.
+
+        Raises:
+            ExecutionError: New workers do not come up.
+        """
+        hand = self._hands[place]
+        waited, limit = time.monotonic() - hand.since, hand.errands[0].limit
+        if waited > limit:
+            self._replace(place, "hung", f"it was still at it after {limit:g} s")
+        elif waited > PATIENCE_S and not hand.up and not self._told:
+            self._told = True
+            _LOG.warning(awaited(self.host, self._resources, PATIENCE_S, cluster_summary()))
 
     def _raised(self, errand: _Errand, error: RayTaskError) -> None:
         """Find out why a worker did not do an errand: what it was given is gone, or there is nothing to be done.
@@ -229,10 +254,13 @@ class WorkerPool:
             self._report(first, Outcome(None, first.order.spec.name, how_lost(lost), lost))
             return
         self._deaths[first.what] += 1
-        if not hand.up and lost == "hung" and not hand.replaces:
-            raise ExecutionError(not_up(self.host, self._resources, len(self), START_TIMEOUT_S))
-        if self._deaths[first.what] >= START_ATTEMPTS:
-            raise ExecutionError(in_vain(self.host, first.what, why))
+        never_up = not hand.up and lost == "hung"
+        if self._deaths[first.what] < START_ATTEMPTS and (hand.replaces or not never_up):
+            return
+        del self._deaths[first.what]
+        if never_up:
+            raise ExecutionError(not_up(self.host, self._resources, len(self), START_TIMEOUT_S, cluster_summary()))
+        raise ExecutionError(in_vain(self.host, first.what, why))
 
     def _report(self, errand: _Errand, outcome: Outcome | None) -> None:
         """Tell whoever wants to know what became of an order."""

@@ -191,7 +191,7 @@ def _verified_geometry(ledger: LedgerReader, kit: Kit, which: str, then: str) ->
         f"AND candidate_id IN (SELECT candidate_id FROM candidates WHERE {which}) ORDER BY id",
         (kit.level.key,),
     )
-    both = Crystals.concatenate([crystals, Crystals.from_arrow(table)])
+    both = Crystals.concatenate([crystals, ledger.structures(table, finite=True)])
     last = {candidate: place for place, candidate in enumerate(both.ids)}
     return replace(both[[last[candidate] for candidate in crystals.ids]], origins=crystals.origins)
 

@@ -16,8 +16,10 @@ from paragenesis.errors import InputError
 from paragenesis.objectives.builtin import NAME_PATTERN, BuiltIn, certain, mass_weighted
 from paragenesis.objectives.contract import Estimate
 from paragenesis.objectives.goals import AnyGoal, Minimize
+from paragenesis.settings import shown
 
 _Z_MAX = 118
+_MOST_BYTES = 1_000_000  # of a price table
 _Positive = Annotated[float, Field(ge=0.0)]
 
 
@@ -103,19 +105,31 @@ def read_prices(path: Path) -> dict[str, float]:
     """
     if not path.is_file():
         raise InputError(f"there is no price table '{path}'; give a CSV file with the columns element, price")
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise InputError(
+                f"'{path}' is larger than {_MOST_BYTES} bytes, but a price table has a line for an element"
+            )
+        lines = [line for line in content.decode("utf-8-sig").splitlines() if not line.startswith("#")]
+        reader = csv.DictReader(lines, skipinitialspace=True)
+        columns, rows = reader.fieldnames, list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"'{path}' cannot be read as CSV ({error}); give one with the columns element, price"
+        ) from None
+    if not {"element", "price"} <= set(columns or ()):
+        raise InputError(f"'{path}' has the columns {shown(columns)}, but a price table needs element, price")
     prices: dict[str, float] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader((line for line in file if not line.startswith("#")), skipinitialspace=True)
-        if not {"element", "price"} <= set(reader.fieldnames or ()):
-            raise InputError(f"'{path}' has the columns {reader.fieldnames}, but a price table needs element, price")
-        for row in reader:
-            element, price = row["element"].strip(), row["price"]
-            if element in prices:
-                raise InputError(f"'{path}' gives two prices for {element}; keep one")
-            try:
-                prices[element] = float(price)
-            except (TypeError, ValueError):
-                raise InputError(f"'{path}' gives {element} the price {price!r}, which is no number") from None
+    for row in rows:
+        element, price = (row["element"] or "").strip(), row["price"]
+        if element in prices:
+            raise InputError(f"'{path}' gives two prices for {element}; keep one")
+        try:
+            prices[element] = float(price)
+        except (TypeError, ValueError):
+            raise InputError(f"'{path}' gives {element} the price {shown(price)}, which is no number") from None
     return prices
 
 

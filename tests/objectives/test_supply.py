@@ -72,10 +72,14 @@ def test_prices_are_read_from_a_file_beside_the_campaign(tmp_path: Path) -> None
         ("element,price\nMg\n", "Mg the price None"),
         ("element,price\nMg,nan\n", "prices.Mg"),
         ("element,price\nMagnesium,1\n", "'Magnesium' is no chemical element"),
+        ("price,element\n1\n", "'' is no chemical element"),
+        ("element,price\nMg\xff,1\n", "cannot be read as CSV"),
+        (f"element,price\nMg,{'1' * 200_000}\n", "cannot be read as CSV"),
+        ("element,price\n" + "Mg,1\n" * 300_000, "is larger than 1000000 bytes"),
     ],
 )
 def test_an_unusable_price_table_says_why(tmp_path: Path, text: str | None, words: str) -> None:
     if text is not None:
-        (tmp_path / "prices.csv").write_text(text)
+        (tmp_path / "prices.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=words):
         build_objective("raw_material_cost", {"prices": "prices.csv"}, tmp_path)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from paragenesis.engine.ledger.database import leads_out
 from paragenesis.engine.ledger.disk import replace_bytes
 from paragenesis.errors import LedgerError
 
@@ -56,6 +57,11 @@ class Head:
             LedgerError: It is absent, or not as it was written.
         """
         path = directory / HEAD_FILE
+        if leads_out(path):
+            raise LedgerError(
+                f"{path} is a link out of the campaign, which is not followed; remove it, then run "
+                f"`paragenesis recover {directory}`"
+            )
         try:
             content = json.loads(path.read_bytes())
             head = cls(seq=int(content["seq"]), chain=str(content["chain"]), epoch=int(content["epoch"]))

@@ -13,9 +13,11 @@ import duckdb
 
 from paragenesis.engine.interruption import finishing
 from paragenesis.errors import DiskFullError, InputError, LedgerError
+from paragenesis.naming import path_inside
 
 LEDGER_FILE = "ledger.duckdb"
 EXPORTS = "exports"
+REBUILT = f".{LEDGER_FILE}.recovered"  # what a recovery puts together before it touches anything
 
 # No file but the ledger's is touched, extensions are never fetched, and a table name in SQL never means a Python
 # variable.
@@ -57,6 +59,15 @@ def _in_use(file: Path, pid: int) -> str:
         f"the ledger {file} is in use by process {pid}; wait for it or stop it "
         f"(closed rounds can be read from {file.parent / EXPORTS} meanwhile)"
     )
+
+
+def leads_out(path: Path) -> bool:
+    """Whether a file that belongs to a ledger is a link that leads out of its folder, such as no ledger has."""
+    try:
+        path_inside(path.parent, path.name)
+    except InputError:
+        return True
+    return False
 
 
 def first_line(error: BaseException) -> str:

@@ -154,7 +154,7 @@ def _chosen(ledger: LedgerReader, what: What) -> Crystals:
         "SEMI JOIN verifications USING (candidate_id, level_key) "  # not what a cheaper oracle made of it
         "QUALIFY row_number() OVER (PARTITION BY candidate_id ORDER BY round DESC, level_key) = 1 ORDER BY id"
     )
-    verified = {c.ids[0]: c for c in Crystals.from_arrow(table)}
+    verified = {c.ids[0]: c for c in ledger.structures(table, finite=True)}
     return Crystals.concatenate([replace(verified.get(c.ids[0], c), origins=c.origins) for c in crystals])
 
 

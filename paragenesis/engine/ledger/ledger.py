@@ -24,11 +24,11 @@ import pyarrow as pa
 
 from paragenesis.engine.failpoints import reach
 from paragenesis.engine.interruption import finishing
-from paragenesis.engine.ledger.chain import Head, check_chain, following, genesis, unchained
+from paragenesis.engine.ledger.chain import HEAD_FILE, Head, check_chain, following, genesis, unchained
 from paragenesis.engine.ledger.content import OF_CANDIDATES, SCIENCE, commit_digest, rows_of_rounds
-from paragenesis.engine.ledger.database import LEDGER_FILE, connect, refusal
+from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, refusal
 from paragenesis.engine.ledger.disk import sync
-from paragenesis.engine.ledger.export import export_closed_rounds
+from paragenesis.engine.ledger.export import export_closed_rounds, exported_rounds
 from paragenesis.engine.ledger.query import LedgerReader, check_version, existing
 from paragenesis.engine.ledger.schema import CHAINED, conform, migrate, newest_version, now, schema_version
 from paragenesis.engine.ledger.status import counts, write_status
@@ -73,11 +73,16 @@ class Ledger(LedgerReader):
             meta: What is said of the campaign, once and for all; structured values as JSON.
 
         Raises:
-            LedgerError: There is a ledger already, or the directory cannot be written.
+            LedgerError: There is a ledger already, or what is left of one, or the directory cannot be written.
         """
         final = Path(directory) / LEDGER_FILE
         if final.exists():
             raise LedgerError(f"{directory} has a ledger already; open it, or choose another directory")
+        if _had_a_ledger(final.parent):
+            raise LedgerError(
+                f"{directory} had a campaign, but its {LEDGER_FILE} is absent; `paragenesis recover {directory}` "
+                "rebuilds it, or choose an empty directory"
+            )
         aside = final.with_name(f".{LEDGER_FILE}.{uuid.uuid4().hex}")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -389,6 +394,18 @@ class Ledger(LedgerReader):
     def _refresh_status(self) -> None:
         self._counts = counts(self.connection)
         write_status(self.directory, **self.status())
+
+
+def _had_a_ledger(directory: Path) -> bool:
+    """Whether there are commits of a ledger whose file is absent: exports, a head, or half a recovery.
+
+    A head without commits is what a crash during the creation of a ledger leaves.
+    """
+    try:
+        commits = (directory / HEAD_FILE).exists() and Head.read(directory).seq > 0
+    except LedgerError:
+        commits = True
+    return commits or bool(exported_rounds(directory)) or (directory / REBUILT).exists()
 
 
 def _chain_head(connection: Any) -> Head:

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine.interruption import finishing
 from paragenesis.engine.ledger.chain import check_chain
 from paragenesis.engine.ledger.content import science_digest
-from paragenesis.engine.ledger.database import LEDGER_FILE, connect, run_select
+from paragenesis.engine.ledger.database import LEDGER_FILE, connect, leads_out, run_select
 from paragenesis.engine.ledger.schema import newest_version, schema_version
-from paragenesis.errors import LedgerError
+from paragenesis.errors import InputError, LedgerError
 
 
 class LedgerReader:
@@ -69,15 +70,33 @@ class LedgerReader:
 
         Raises:
             InputError: DuckDB refuses the condition.
+            LedgerError: The numbers, coordinates and lattice of a candidate do not belong together, or a kept one has
+                some that are not finite.
         """
         before = "initial_" if initial else ""
         table = self.query(
-            "SELECT candidate_id AS id, coalesce(origin, '') AS origin, numbers, "
+            "SELECT candidate_id AS id, coalesce(origin, '') AS origin, numbers, verdict, "
             f"coalesce({before}frac, frac) AS frac, coalesce({before}lattice, lattice) AS lattice FROM candidates "
             f"WHERE numbers IS NOT NULL AND ({where or 'true'}) ORDER BY candidate_id",
             params,
         )
-        return Crystals.from_arrow(table)
+        crystals = self.structures(table)
+        if not initial:
+            self.structures(table.filter(pc.field("verdict") == "kept"), finite=True)
+        return crystals
+
+    def structures(self, table: pa.Table, *, finite: bool = False) -> Crystals:
+        """The crystals in a table that this ledger gave; see `Crystals.from_arrow`.
+
+        Raises:
+            LedgerError: They are none; the ledger was changed by something else than Paragenesis.
+        """
+        try:
+            return Crystals.from_arrow(table, finite=finite)
+        except InputError as error:
+            raise LedgerError(
+                f"the ledger in {self.directory} holds crystals that are none: {error}; `paragenesis verify` names them"
+            ) from None
 
     @finishing()
     def meta(self) -> dict[str, str]:
@@ -113,11 +132,16 @@ def existing(directory: Path | str) -> Path:
     """The ledger's file in `directory`.
 
     Raises:
-        LedgerError: There is none.
+        LedgerError: There is none, or only a link to one elsewhere.
     """
     file = Path(directory) / LEDGER_FILE
     if not file.is_file():
         raise LedgerError(f"there is no ledger in {directory}; give the directory of a campaign that was started")
+    for path in (file, file.with_name(f"{LEDGER_FILE}.wal")):
+        if leads_out(path):
+            raise LedgerError(
+                f"{path} is a link out of the campaign, which is not followed; give the ledger's directory"
+            )
     return file
 
 

@@ -1,36 +1,39 @@
 """Recovery: a sound ledger from what is left of one.
 
 Closed rounds come from their exports, which are immutable and carry their hashes, or from the old file where an export
-is damaged but the file's rows still add up to what was committed. The open round comes from the old file if its rows
-add up. What is lost is computed again, with the same ids, when the campaign goes on. Nothing is deleted: the old files
-go into a folder aside.
+is damaged. The open round comes from the old file. An earlier recovery that was ended half-way has left what it had put
+together, and that is looked at last. A round is taken only if its rows add up to what its commits wrote. What is lost
+is computed again, with the same ids, when the campaign goes on. Nothing is deleted: the old files go into a folder
+aside.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from paragenesis.engine.failpoints import reach
-from paragenesis.engine.ledger.chain import HEAD_FILE, Head, following, genesis
 from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_digest, row_hashes, rows_of_rounds
-from paragenesis.engine.ledger.database import EXPORTS, LEDGER_FILE, connect
-from paragenesis.engine.ledger.disk import sync
-from paragenesis.engine.ledger.export import export_closed_rounds, export_folder, manifest_problems
+from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, leads_out, refusal
+from paragenesis.engine.ledger.export import check_place, export_folder, exported_rounds, manifest_problems
+from paragenesis.engine.ledger.rebuild import OF_ALL, Tables, rebuild
 from paragenesis.engine.ledger.schema import conform, migrate, newest_version, schema_version
 from paragenesis.errors import LedgerError
 
-Tables = dict[str, pa.Table]
-_OF_ALL = ("meta", "levels")  # they belong to no round
+_COPY = ".recover-"
+_NO_DAMAGE = ("No space left", "Out of Memory", "Too many open files")  # it may be readable another time
 
 
 @dataclass(frozen=True)
@@ -50,90 +53,123 @@ class Recovered:
     aside: Path
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Left:
-    """What is left in one place: tables by round, tables of no round, and what is wrong there."""
+    """What is left in one place.
 
-    rounds: dict[int, Tables] = field(default_factory=dict)
-    common: Tables = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    Attributes:
+        place: An export's folder or a ledger's file.
+        common: Tables of no round.
+        rounds: Tables by round.
+    """
+
+    place: Path
+    common: Tables
+    rounds: dict[int, Tables]
 
 
 def recover(directory: Path | str) -> Recovered:
-    """Rebuild the ledger in `directory` from what is left of it.
+    """Rebuild the ledger in `directory` from what is left of it; another time if the first one was ended half-way.
 
     Raises:
-        LedgerError: A writer holds it, or nothing is left to start from.
+        LedgerError: A writer holds it, nothing is left to start from, its exports are a link that leads elsewhere, or
+            there is no room for a new one.
     """
     folder = Path(directory)
-    exports, file = _exports(folder), _file(folder)
-    common = [left.common for left in (exports, file) if left.common]
-    if not common:
+    try:
+        return _recover(folder)
+    except (OSError, duckdb.Error) as error:
+        what = f"the ledger in {folder} was not rebuilt; what is left is kept for another `paragenesis recover`"
+        raise refusal(error, what) from None
+
+
+def _recover(folder: Path) -> Recovered:
+    check_place(folder)
+    problems: list[str] = []
+    exports, files = list(_exports(folder, problems)), list(_files(folder, problems))
+    places = _of_one_campaign([*exports, *files], problems)
+    if not places:
         raise LedgerError(
             f"neither a sound export nor a readable {LEDGER_FILE} is left in {folder}, so nothing can be recovered: "
-            f"{'; '.join(exports.problems + file.problems)}"
+            f"{'; '.join(problems)}"
         )
-    if len(common) == 2 and not common[0]["meta"].equals(common[1]["meta"]):
-        file = _Left(problems=[f"{folder / LEDGER_FILE} is of another campaign than the exports"])
-        common.pop()
+    exported = set(exported_rounds(folder))
     closed: dict[int, Tables] = {}
-    number = 0 if 0 in {*_exported(folder), *file.rounds} else 1  # campaigns begin with either
-    while tables := exports.rounds.get(number) or _adding_up(file.rounds.get(number), "closed"):
-        closed[number], number = tables, number + 1
-    last = _adding_up(file.rounds.get(number), "open")
-    problems = [*exports.problems, *file.problems]
-    problems += [f"round {n} is dropped, as round {number} before it is lost" for n in exports.rounds if n > number]
-    aside = _rebuild(
-        folder, common, [*closed.values(), *([last] if last else [])], kept=set(exports.rounds) & set(closed)
-    )
-    return Recovered(sorted(closed), last["commits"].num_rows if last else 0, problems, aside)
+    kept: set[int] = set()
+    number = 0 if any(0 in known for known in (exported, *(left.rounds for left in places))) else 1  # either is first
+    while left := _first(places, number, "closed"):
+        closed[number] = left.rounds[number]
+        kept |= {number} if left in exports else set()
+        number += 1
+    last = _first(places, number, "open")
+    later = {n for left in places for n, tables in left.rounds.items() if n > number and _state(tables) == "closed"}
+    problems += [f"round {n} is dropped, as round {number} before it is lost" for n in sorted(later)]
+    rounds = [*closed.values(), *([last.rounds[number]] if last else [])]
+    aside = rebuild(folder, [left.common for left in places], rounds, kept)
+    commits = last.rounds[number]["commits"].num_rows if last else 0
+    return Recovered(sorted(closed), commits, problems, aside)
+
+
+def _first(places: Sequence[_Left], number: int, state: str) -> _Left | None:
+    """The first place that has a round in some state, with exactly the rows that its commits wrote."""
+    there = (left for left in places if number in left.rounds and _state(left.rounds[number]) == state)
+    return next((left for left in there if _adds_up(left.rounds[number])), None)
+
+
+def _of_one_campaign(places: Sequence[_Left], problems: list[str]) -> list[_Left]:
+    """The places that hold the campaign which most of them hold, in case of doubt the first."""
+    metas = ["\n".join(map(str, left.common["meta"].sort_by("key").to_pylist())) for left in places]
+    counted = Counter(metas).most_common(1)
+    same = [left for left, meta in zip(places, metas, strict=True) if meta == counted[0][0]]
+    problems += [f"{left.place} is of another campaign than the rest" for left in places if left not in same]
+    return same
 
 
 # --- what is left ------------------------------------------------------------------------------------------------
 
 
-def _exports(folder: Path) -> _Left:
+def _exports(folder: Path, problems: list[str]) -> Iterator[_Left]:
     """The closed rounds whose exports are as they were written."""
-    left = _Left()
-    for number in _exported(folder):
-        if problems := manifest_problems(folder, number):
-            left.problems += problems
+    for number in exported_rounds(folder):
+        if found := manifest_problems(folder, number):
+            problems += found
             continue
-        files = export_folder(folder, number).glob("*.parquet")
-        tables = {path.stem: pq.read_table(path) for path in sorted(files)}
-        left.common = {name: conform(name, tables.pop(name)) for name in _OF_ALL}
-        left.rounds[number] = {name: conform(name, table) for name, table in tables.items()}
-    return left
+        place = export_folder(folder, number)
+        try:
+            tables = {path.stem: pq.read_table(path) for path in sorted(place.glob("*.parquet"))}
+            common = {name: conform(name, tables.pop(name)) for name in OF_ALL}
+            # an export of an older version lacks the tables that came later
+            tables = {name: conform(name, tables.get(name, pa.table({}))) for name in ("rounds", "commits", *SCIENCE)}
+        except MemoryError:  # Arrow's is also one of its own errors, but no damage
+            raise
+        except (LedgerError, pa.ArrowException, KeyError) as error:
+            problems.append(f"{place} holds no round as it was exported: {error}")
+            continue
+        if (held := tables["rounds"].column("round").to_pylist()) != [number]:
+            problems.append(f"{place} holds the rounds {held} instead of round {number}")
+            continue
+        yield _Left(place, common, {number: tables})
 
 
-def _exported(folder: Path) -> list[int]:
-    names = [path.name.partition("=")[2] for path in (folder / EXPORTS).glob("round=*")]
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
-def _file(folder: Path) -> _Left:
-    """What the old file holds as far as DuckDB can read it; a copy is opened, so that it stays as it is.
+def _files(folder: Path, problems: list[str]) -> Iterator[_Left]:
+    """What the old file holds, and what an earlier recovery had put together.
 
     Raises:
-        LedgerError: A writer holds it.
+        LedgerError: A writer holds the file.
     """
-    file, copy = folder / LEDGER_FILE, folder / f".recover-{os.getpid()}"
-    if not file.is_file():
-        return _Left(problems=[f"{file} is absent"])
-    _refuse_held(file)
-    left = _Left()
-    try:
-        copy.mkdir(exist_ok=True)
-        for name in (LEDGER_FILE, f"{LEDGER_FILE}.wal"):
-            if (folder / name).is_file():
-                shutil.copy(folder / name, copy / name)
-        with closing(connect(copy / LEDGER_FILE, read_only=False)) as connection:
-            _read(connection, left)
-    except (LedgerError, duckdb.Error, UnicodeDecodeError, pa.ArrowException):
-        return _Left(problems=[f"{file} cannot be read by DuckDB"])
-    finally:
+    for copy in folder.glob(f"{_COPY}*"):  # what a crash left
         shutil.rmtree(copy, ignore_errors=True)
-    return left
+    for name in (LEDGER_FILE, REBUILT):
+        file = folder / name
+        if leads_out(file):
+            problems.append(f"{file} is a link; it is not followed")
+        elif file.is_file():
+            _refuse_held(file)
+            log = file.with_name(f"{file.name}.wal")
+            ways = [[file, log], [file]] if log.is_file() and not leads_out(log) else [[file]]
+            yield from islice((left for way in ways if (left := _in_files(way, problems))), 1)
+        elif name == LEDGER_FILE:
+            problems.append(f"{file} is absent")
 
 
 def _refuse_held(file: Path) -> None:
@@ -144,121 +180,77 @@ def _refuse_held(file: Path) -> None:
             raise
 
 
-def _read(connection: Any, left: _Left) -> None:
-    """Everything in a ledger, round by round."""
-    if not 0 < schema_version(connection) <= newest_version():
-        left.problems.append("the file is no ledger that this Paragenesis can read")
-        return
-    migrate(connection)
+def _in_files(paths: Sequence[Path], problems: list[str]) -> _Left | None:
+    """What a ledger's file, alone or with its write-ahead log, holds as far as DuckDB can read a copy of them.
 
-    def table(name: str, sql: str) -> pa.Table:
-        return conform(name, connection.sql(sql).to_arrow_table())
-
-    for (number,) in connection.execute("SELECT round FROM rounds ORDER BY round").fetchall():
-        own = {name: f"SELECT * FROM {name} WHERE round = {number}" for name in ("rounds", "commits")}
-        for name in SCIENCE:
-            own[name] = f"SELECT * EXCLUDE of_round FROM ({rows_of_rounds(name)}) WHERE of_round = {number}"
-        left.rounds[number] = {name: table(name, sql) for name, sql in own.items()}
-    left.common = {name: table(name, f"SELECT * FROM {name} ORDER BY ALL") for name in _OF_ALL}
-
-
-def _adding_up(tables: Tables | None, state: str) -> Tables | None:
-    """The tables of a round, if it is in that state and has exactly the rows that its commits wrote."""
-    if tables is None or tables["rounds"].column("state").to_pylist() != [state]:
+    Raises:
+        LedgerError: It cannot be read now, but perhaps another time.
+    """
+    file, *logs = paths
+    copy = Path(tempfile.mkdtemp(prefix=_COPY, dir=file.parent))
+    try:
+        reach(f"before {file.name} is copied")
+        for path in paths:
+            shutil.copy(path, copy / path.name)
+        with closing(connect(copy / file.name, read_only=False)) as connection:
+            if not 0 < schema_version(connection) <= newest_version():
+                problems.append(f"{file} is no ledger that this Paragenesis can read")
+                return None
+            migrate(connection)
+            return _Left(file, *_read(connection))
+    except MemoryError:
+        raise
+    except (LedgerError, duckdb.Error, UnicodeDecodeError, pa.ArrowException) as error:
+        if any(words in str(error) for words in _NO_DAMAGE):
+            raise refusal(error, f"{file} cannot be read now") from None
+        problems.append(f"{file} cannot be read by DuckDB" + (", not with its write-ahead log" if logs else ""))
         return None
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _read(connection: Any) -> tuple[Tables, dict[int, Tables]]:
+    """Everything in a ledger: tables of no round, and tables by round."""
+
+    def table(sql: str) -> pa.Table:
+        return connection.sql(sql).to_arrow_table()
+
+    sql = {name: f"SELECT *, round AS of_round FROM {name}" for name in ("rounds", "commits")}
+    sql |= {name: rows_of_rounds(name) for name in SCIENCE}
+    whole = {name: table(text) for name, text in sql.items()}
+    rounds = {
+        number: {
+            name: conform(name, rows.filter(pc.field("of_round") == number).drop_columns("of_round"))
+            for name, rows in whole.items()
+        }
+        for number in sorted(whole["rounds"].column("round").to_pylist())
+    }
+    return {name: conform(name, table(f"SELECT * FROM {name} ORDER BY ALL")) for name in OF_ALL}, rounds
+
+
+# --- is it sound? ------------------------------------------------------------------------------------------------
+
+
+def _state(tables: Tables) -> str:
+    """Whether a round is "open" or "closed", as its row and its commits say; "" where they contradict each other."""
+    numbers, states = (tables["rounds"].column(name).to_pylist() for name in ("round", "state"))
+    of_rounds, kinds = (set(tables["commits"].column(name).to_pylist()) for name in ("round", "kind"))
+    agree = len(states) == 1 and of_rounds <= set(numbers) and (states == ["closed"]) == ("close" in kinds)
+    return states[0] if agree else ""
+
+
+def _adds_up(tables: Tables) -> bool:
+    """Whether a round has exactly the rows that its commits wrote."""
     promised: dict[str, RowSum] = {}
     for kind, digest in zip(*(tables["commits"].column(c).to_pylist() for c in ("kind", "digest")), strict=True):
-        for name, value in ({} if kind == "close" else parse_commit_digest(digest)).items():
+        try:
+            sums = {} if kind == "close" else parse_commit_digest(digest)
+        except ValueError:
+            return False
+        for name, value in sums.items():
             promised[name] = promised.get(name, RowSum()) + value
     for name in SCIENCE:
         found = sum((RowSum(1, value) for value in row_hashes(name, tables[name])), RowSum())
         if found != promised.get(name, RowSum()):
-            return None
-    return tables
-
-
-# --- the new ledger ----------------------------------------------------------------------------------------------
-
-
-def _rebuild(folder: Path, common: Sequence[Tables], rounds: Sequence[Tables], kept: set[int]) -> Path:
-    """Write a new ledger, put the old files aside, and the new one in their place; the folder aside.
-
-    Args:
-        folder: The campaign's.
-        common: Tables of no round, those that count first.
-        rounds: Tables of each round in order.
-        kept: Rounds whose exports stay.
-    """
-    new = folder / f".{LEDGER_FILE}.recovered"
-    for old in (new, new.with_name(f"{new.name}.wal")):
-        old.unlink(missing_ok=True)  # what a crash left
-    epoch = _last_epoch(folder, rounds)
-    with closing(connect(new, read_only=False)) as connection:
-        migrate(connection)
-        head = replace(_filled(connection, common, rounds), epoch=epoch)
-        connection.execute("CHECKPOINT")
-    sync(new)
-    aside = _free_name(folder)
-    aside.mkdir()
-    reach("before the old files are put aside")
-    for name in (LEDGER_FILE, f"{LEDGER_FILE}.wal", HEAD_FILE):
-        if (folder / name).exists():
-            (folder / name).rename(aside / name)
-    for number in set(_exported(folder)) - kept:
-        place = export_folder(folder, number)
-        place.rename(aside / place.name)
-    head.write(folder)
-    reach("before the new ledger is put in place")
-    new.rename(folder / LEDGER_FILE)
-    sync(folder)
-    with closing(connect(folder / LEDGER_FILE, read_only=False)) as connection:
-        export_closed_rounds(connection, folder)
-    return aside
-
-
-def _filled(connection: Any, common: Sequence[Tables], rounds: Sequence[Tables]) -> Head:
-    """The head of a ledger after all rows are put into it."""
-    meta = dict(zip(*(common[0]["meta"].column(c).to_pylist() for c in ("key", "value")), strict=True))
-    head = genesis(meta)
-    connection.execute("BEGIN")
-    _insert(connection, "meta", common[0]["meta"])
-    for tables in common:
-        _insert(connection, "levels", tables["levels"])
-    for tables in rounds:
-        for name in ("rounds", *SCIENCE):
-            _insert(connection, name, tables[name])
-        head, commits = _chained(head, tables["commits"])
-        _insert(connection, "commits", commits)
-    connection.execute("COMMIT")
-    return head
-
-
-def _chained(head: Head, commits: pa.Table) -> tuple[Head, pa.Table]:
-    """The head after the commits of a round, and these, numbered and chained anew in their old order."""
-    rows = sorted(commits.to_pylist(), key=lambda row: (row["seq"] or 0, row["committed_at"], row["commit_key"]))
-    for row in rows:
-        head = following(head, *(row[c] for c in ("commit_key", "round", "kind", "n_rows", "digest")))
-        row |= {"seq": head.seq, "chain": head.chain}
-    return head, pa.Table.from_pylist(rows, schema=commits.schema)
-
-
-def _insert(connection: Any, name: str, table: pa.Table) -> None:
-    connection.register("batch", table)
-    connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM batch ON CONFLICT DO NOTHING")
-    connection.unregister("batch")
-
-
-def _last_epoch(folder: Path, rounds: Sequence[Mapping[str, pa.Table]]) -> int:
-    """The number of the last run that is known of."""
-    epochs = [e or 0 for tables in rounds for e in tables["commits"].column("epoch").to_pylist()]
-    with suppress(LedgerError):  # it is one of the damaged files
-        epochs.append(Head.read(folder).epoch)
-    return max(epochs, default=0) + 1
-
-
-def _free_name(folder: Path) -> Path:
-    """A folder for the old files that is not there yet."""
-    number = 1
-    while (aside := folder / f"damaged-{number}").exists():
-        number += 1
-    return aside
+            return False
+    return True

@@ -59,10 +59,11 @@ def read_status(directory: Path | str) -> dict[str, Any]:
     path = Path(directory) / STATUS_FILE
     try:
         status: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
+        pid = int(status["pid"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise LedgerError(f"there is no readable {path}; is {directory} the directory of a campaign?") from None
     here = status.get("host") == socket.gethostname()
-    if status.get("state") == "running" and here and not _alive(int(status["pid"])):
+    if status.get("state") == "running" and here and not _alive(pid):
         status["state"] = "interrupted"
     return status
 
@@ -70,7 +71,7 @@ def read_status(directory: Path | str) -> dict[str, Any]:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # it lives and belongs to another user
         return True

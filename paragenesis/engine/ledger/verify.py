@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paragenesis.engine.ledger.chain import check_chain
@@ -13,6 +14,7 @@ from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_dige
 from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.ledger.export import export_folder, manifest_problems, manifest_rows
 from paragenesis.engine.ledger.query import LedgerReader
+from paragenesis.engine.ledger.schema import tables
 from paragenesis.errors import InputError, LedgerError
 from paragenesis.naming import path_inside
 
@@ -206,15 +208,20 @@ def _against_exports(ledger: LedgerReader) -> Iterator[str]:
         if manifest_problems(ledger.directory, number):
             continue
         for table in ("rounds", "commits"):
-            exported = pq.read_table(export_folder(ledger.directory, number) / f"{table}.parquet")
-            names = ", ".join(exported.column_names)
-            sql = f"SELECT {names} FROM {table} WHERE round = {number} ORDER BY {exported.column_names[0]}"
-            if not ledger.connection.sql(sql).to_arrow_table().equals(exported.cast(_types(ledger, sql))):
+            path = export_folder(ledger.directory, number) / f"{table}.parquet"
+            try:
+                exported = pq.read_table(path)
+                known = [name for name in tables()[table].schema.names if name in exported.column_names]
+                sql = f"SELECT {', '.join(known)} FROM {table} WHERE round = {number} ORDER BY {known[0]}"
+                stored = ledger.connection.sql(sql).to_arrow_table()
+                same = stored.equals(exported.select(known).cast(stored.schema))
+            except MemoryError:
+                raise
+            except (OSError, IndexError, pa.ArrowException) as error:
+                yield f"{path} holds no table as it was exported: {error}"
+                continue
+            if not same:
                 yield f"'{table}' of round {number} was changed since the round was exported"
-
-
-def _types(ledger: LedgerReader, sql: str) -> Any:
-    return ledger.connection.sql(f"{sql} LIMIT 0").to_arrow_table().schema
 
 
 def _weights(ledger: LedgerReader) -> Iterator[str]:

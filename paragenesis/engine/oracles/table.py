@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from paragenesis.crystals import Crystals, FloatArray
+from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.level import Level
 from paragenesis.engine.oracles.contract import Verified
+from paragenesis.engine.screening.apart import load_table
+from paragenesis.engine.screening.files import listed
 from paragenesis.engine.screening.fingerprint import fingerprints
+from paragenesis.engine.screening.limits import InputLimits
 from paragenesis.errors import InputError
-from paragenesis.settings import Settings
+from paragenesis.settings import Settings, shown
 
 _Key = str | tuple[str, int]
+_MISSING = ("", "-", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A")  # in place of a number
 
 
 class TableOracleSettings(Settings):
@@ -62,23 +68,17 @@ class TableOracle:
         self._settings = settings
         table = _read(settings.path)
         key_column = settings.key_column or settings.match
-        names = [str(key) for key in _column(table, key_column, settings.path).to_pylist()]
+        names = _keys_of(table, key_column, settings.path)
         if settings.match == "formula":
             names = [_reduced(name, settings.path) for name in names]
         keys: Sequence[_Key] = names
         if settings.space_group_column:
-            groups = _column(table, settings.space_group_column, settings.path)
-            if not pa.types.is_integer(groups.type):
-                raise InputError(
-                    f"column '{settings.space_group_column}' of '{settings.path}' holds {groups.type}, but space "
-                    "groups are given by their international numbers"
-                )
-            keys = list(zip(names, groups.to_pylist(), strict=True))
+            keys = list(zip(names, _groups(table, settings.space_group_column, settings.path), strict=True))
         self._rows = _index(keys, settings.path)
         used = {key_column, settings.space_group_column, *settings.noise_columns.values()}
         self._values = _values(table, settings, used)
         self._noise = {name: _numbers(table, column, settings.path) for name, column in settings.noise_columns.items()}
-        digest = hashlib.sha256(settings.path.read_bytes()).hexdigest()
+        digest = sha256_of(settings.path)
         self._level = Level(engine="table", version=digest[:12], functional=settings.functional)
 
     @property
@@ -122,42 +122,105 @@ class TableOracle:
 
 
 def _read(path: Path) -> pa.Table:
-    """A CSV (also .csv.gz) or Parquet file as an Arrow table."""
-    import pyarrow.csv as pa_csv
-    import pyarrow.parquet as pq
-
+    """A CSV (also .csv.gz) or Parquet file as an Arrow table, behind the limits for what comes from outside."""
     if not path.is_file():
         raise InputError(f"there is no oracle table '{path}'; give a CSV or Parquet file")
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path)
-        return pa_csv.read_csv(path)  # undoes gzip by the suffix; text is never null, so NaN may be sodium nitride
-    except pa.ArrowException as error:
-        raise InputError(f"'{path}' cannot be read as {path.suffix or 'CSV'}: {error}") from None
+    return load_table(path, InputLimits())
 
 
 def _column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     """A column by its name."""
     if name not in table.column_names:
-        raise InputError(f"'{path}' has no column '{name}'; its columns are {', '.join(table.column_names)}")
+        raise InputError(f"'{path}' has no column '{name}'; its columns are {listed(table.column_names)}")
     return table.column(name)
+
+
+def _keys_of(table: pa.Table, name: str, path: Path) -> list[str]:
+    """The ids or formulas that rows are found by."""
+    keys = [str("" if key is None else key).strip() for key in _column(table, name, path).to_pylist()]
+    if "" in keys:
+        raise InputError(
+            f"'{path}' has nothing in column '{name}' of row {keys.index('') + 1}; fill it in, or remove it"
+        )
+    return keys
+
+
+def _groups(table: pa.Table, name: str, path: Path) -> list[int]:
+    """The international numbers of space groups in a column."""
+    numbers = _numbers(table, name, path)
+    odd = np.flatnonzero(~np.isin(numbers, np.arange(1, 231)))
+    if odd.size:
+        raise InputError(
+            f"column '{name}' of '{path}' holds {_cell(table, name, odd[0])} in row {odd[0] + 1}, but space groups are "
+            "given by their international numbers, 1 to 230"
+        )
+    return [int(number) for number in numbers]
 
 
 def _values(table: pa.Table, settings: TableOracleSettings, used: set[str]) -> dict[str, FloatArray]:
     """The property columns as float arrays, by the objective's name; a missing value is NaN."""
-    numeric = [f.name for f in table.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
-    columns = settings.columns or {name: name for name in numeric if name not in used}
-    if not columns:
-        raise InputError(f"'{settings.path}' has no numeric column to look up; its columns: {table.column_names}")
-    return {objective: _numbers(table, name, settings.path) for objective, name in columns.items()}
+    if settings.columns:
+        return {objective: _numbers(table, name, settings.path) for objective, name in settings.columns.items()}
+    numeric = {name: _floats(table, name) for name in table.column_names if name not in used}
+    found = {k: _finite(table, k, values, settings.path) for k, values in numeric.items() if values is not None}
+    if not found:
+        raise InputError(
+            f"'{settings.path}' has no numeric column to look up; its columns are {listed(table.column_names)}"
+        )
+    return found
 
 
 def _numbers(table: pa.Table, name: str, path: Path) -> FloatArray:
-    """A numeric column; a missing value is NaN."""
-    column = _column(table, name, path)
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise InputError(f"column '{name}' of '{path}' holds {column.type}, but numbers are expected")
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    """A column that must be of numbers; a missing value is NaN."""
+    _column(table, name, path)
+    values = _floats(table, name)
+    if values is None:
+        raise InputError(f"column '{name}' of '{path}' holds {_odd_cell(table, name)}, but numbers are expected")
+    return _finite(table, name, values, path)
+
+
+def _finite(table: pa.Table, name: str, values: FloatArray, path: Path) -> FloatArray:
+    """The same values, none of which is infinite."""
+    odd = np.flatnonzero(np.isinf(values))
+    if odd.size:
+        raise InputError(
+            f"column '{name}' of '{path}' holds {_cell(table, name, odd[0])} in row {odd[0] + 1}, which is no finite "
+            "number; leave the cell empty where a value is missing"
+        )
+    return values
+
+
+def _floats(table: pa.Table, name: str) -> FloatArray | None:
+    """A column as numbers, NaN where a value is missing; None if it holds anything else, or is of words that miss."""
+    column = table.column(name)
+    words = pa.types.is_string(column.type)
+    if words:
+        column = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.is_in(column, pa.array(_MISSING)), pa.scalar(None, pa.string()), column)
+    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return None
+    if words and column.null_count == len(column):
+        return None
+    try:
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+    except pa.ArrowException:
+        return None
+
+
+def _odd_cell(table: pa.Table, name: str) -> str:
+    """What a column holds that is no number, for a message."""
+    column = table.column(name)
+    for row, cell in enumerate(column.to_pylist() if pa.types.is_string(column.type) else []):
+        try:
+            float("nan" if (word := str(cell or "").strip()) in _MISSING else word)
+        except ValueError:
+            return f"{shown(cell)} in row {row + 1}"
+    return "no number" if pa.types.is_string(column.type) else str(column.type)
+
+
+def _cell(table: pa.Table, name: str, row: int) -> str:
+    """A cell as it is quoted in a message."""
+    return shown(str(table.column(name)[int(row)].as_py()))
 
 
 def _index(keys: Sequence[_Key], path: Path) -> dict[_Key, int]:
@@ -176,9 +239,14 @@ def _reduced(formula: str, path: Path) -> str:
     from pymatgen.core import Composition
 
     try:
-        return str(Composition(formula).reduced_formula)
-    except ValueError:
-        raise InputError(f"'{path}' holds the formula {formula!r}, which cannot be read") from None
+        composition = Composition(formula)
+        if not len(composition) or not math.isfinite(composition.num_atoms):
+            raise ValueError("it names no atoms")
+        return str(composition.reduced_formula)
+    except (ValueError, ArithmeticError, LookupError, RecursionError):  # "Xx", "Na1e999", "((((((..."
+        raise InputError(
+            f"'{path}' holds the formula {shown(formula)}, which cannot be read; correct the row"
+        ) from None
 
 
 def _words(key: _Key) -> str:

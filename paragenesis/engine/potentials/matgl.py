@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from paragenesis.engine.level import MATPES_PBE, MATPES_R2SCAN, Level
 from paragenesis.engine.potentials.contract import Potential, check_weights, file_sha256
 from paragenesis.engine.potentials.neighbours import find_bonds
 from paragenesis.errors import InputError, PotentialError
+from paragenesis.settings import one_line, shown
 
 _FILES = ("model.json", "model.pt", "state.pt")
 _FUNCTIONALS = ((r"matpes-pbe", MATPES_PBE), (r"matpes-r2scan", MATPES_R2SCAN))  # as matgl names its weights
@@ -67,15 +69,18 @@ def _functional(name: str) -> str:
 
 
 def _read(folder: Path) -> Any:
-    """The matgl `Potential` in a folder."""
+    """The matgl `Potential` in a folder; the class that its JSON names is matgl's own, for naming one imports it."""
     import matgl
 
     try:
+        named = json.loads((folder / "model.json").read_text())["@module"]
+        if not str(named).startswith("matgl."):
+            raise ValueError(f"model.json names the module {shown(named)}, which is not matgl's")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about its own lists of arrays
             potential = matgl.load_model(folder)
-    except (RuntimeError, ValueError) as error:
-        cause = error.__cause__ or error
+    except Exception as error:
+        cause = one_line(f"{type(error).__name__}: {error.__cause__ or error}")
         raise PotentialError(
             f"matgl cannot load {folder}: {cause}; were the weights made by another version?"
         ) from error

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine.screening.apart import load_table, parse_apart
@@ -21,7 +20,7 @@ from paragenesis.engine.screening.limits import InputLimits
 from paragenesis.engine.screening.settings import ScreeningSettings
 from paragenesis.engine.screening.texts import Notes, TextFormat, frames, guarded, one_line, safe_name
 from paragenesis.engine.screening.validity import invalid_reasons
-from paragenesis.errors import RejectedInput
+from paragenesis.errors import InputError, RejectedInput
 
 STORED = frozenset({"id", "numbers", "frac", "lattice"})  # the columns that `Crystals.to_arrow` writes
 _LONGEST_ORIGIN = 200
@@ -100,7 +99,7 @@ def crystals_of(table: pa.Table, where: str) -> Crystals:
     Raises:
         RejectedInput: The columns hold no crystals.
     """
-    crystals = guarded("crystals", f"the columns of {where}", lambda: Crystals.from_arrow(_checked(table)))
+    crystals = guarded("crystals", f"the columns of {where}", lambda: _from_columns(table, where))
     return replace(
         crystals,
         ids=tuple(safe_name(str(name)) for name in crystals.ids),
@@ -162,27 +161,9 @@ def _parsed(text: str, text_format: TextFormat, name: str, limits: InputLimits) 
     return together.with_ids(ids), notes
 
 
-def _checked(table: pa.Table) -> pa.Table:
-    """A table whose rows have whole atomic numbers, and as many coordinates and lattice components as they need.
-
-    Raises:
-        ValueError: It has not; equal totals would hide it, and move atoms from one crystal to the next.
-    """
-    integers = pa.types.is_integer(_values(table, "numbers"))
-    floats = all(pa.types.is_floating(_values(table, name)) for name in ("frac", "lattice"))
-    if not (integers and floats):
-        raise ValueError("numbers must be lists of integers, frac and lattice lists of floating point numbers")
-    if any(table.column(name).null_count for name in ("numbers", "frac", "lattice")):
-        raise ValueError("a row has no numbers, frac or lattice")
-    n, places, components = (
-        np.asarray(pc.list_value_length(table.column(name)), dtype=np.int64) for name in ("numbers", "frac", "lattice")
-    )
-    if (places != 3 * n).any() or (components != 9).any():
-        raise ValueError("a row has not three coordinates for each of its atomic numbers, or not nine of its lattice")
-    return table
-
-
-def _values(table: pa.Table, name: str) -> pa.DataType:
-    """What the lists of a column hold."""
-    kind = table.schema.field(name).type
-    return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else pa.null()
+def _from_columns(table: pa.Table, where: str) -> Crystals:
+    """The same under the names that stand there."""
+    try:
+        return Crystals.from_arrow(table)
+    except InputError as error:
+        raise RejectedInput(f"the columns of {where} hold no crystals: {one_line(str(error), 400)}") from None

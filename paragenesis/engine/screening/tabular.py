@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from paragenesis.engine.screening.limits import InputLimits
-from paragenesis.engine.screening.texts import guarded
+from paragenesis.engine.screening.texts import guarded, one_line
 from paragenesis.errors import RejectedInput
 
 _MOST_COLUMNS = 10_000
@@ -53,11 +53,15 @@ def read_table(path: Path, limits: InputLimits, columns: Sequence[str] | None) -
 
 
 def _checked(table: pa.Table, name: str, limits: InputLimits) -> pa.Table:
-    """A table that is not too large, and whose names and texts are UTF-8, which Arrow does not see to.
+    """A table that is not too large, has no two columns of a name, and whose names and texts are UTF-8, unlike Arrow's.
 
     Raises:
-        ValueError: They are not.
+        RejectedInput: It is too large, or two columns have one name.
+        ValueError: A name or a text is no UTF-8.
     """
+    names = [column for column in table.column_names if column]  # several columns without a name are nobody's
+    if double := next((column for column in names if names.count(column) > 1), None):
+        raise RejectedInput(f"{name} has {names.count(double)} columns {one_line(double, 40)!r}; keep one")
     if table.nbytes + _VALUE_BYTES * table.num_rows * table.num_columns > limits.max_file_bytes:
         raise RejectedInput(f"{name} is larger than {limits.max_file_bytes} bytes when unpacked; split it")
     table.validate(full=True)

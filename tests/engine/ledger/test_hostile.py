@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import ase.io
@@ -9,13 +11,23 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from paragenesis.engine.ledger import LedgerReader, digest, export_crystals, read_only_sql
+from paragenesis.engine.ledger import (
+    Ledger,
+    LedgerReader,
+    digest,
+    export_crystals,
+    read_only_sql,
+    recover,
+    verify_ledger,
+)
+from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.planning import weights_in_use
 from paragenesis.engine.report import write_report
 from paragenesis.errors import InputError, LedgerError
 from paragenesis.terminal import as_csv, cell
 
 SECRET = "not for you"
+NAN = "frac = list_prepend('nan'::DOUBLE, frac[2:])"
 STATEMENTS = [
     "COPY candidates TO '{out}'",
     "COPY (SELECT 1) TO '/dev/stdout'",
@@ -156,6 +168,101 @@ def test_what_is_written_follows_no_link_out_of_the_campaign(filled: Path, tmp_p
     assert not (filled / "report.html").is_symlink()
     export_crystals(filled, "selected", "cif", tmp_path / "elsewhere")  # where the user says
     assert len(list((tmp_path / "elsewhere").iterdir())) == 4
+
+
+LINKED = {
+    "exports": "exports",
+    "a round": "exports/round=01",
+    "a manifest": "exports/round=01/manifest.json",
+    "a table": "exports/round=01/candidates.parquet",
+    "head": "ledger.head",
+}
+
+
+@pytest.mark.parametrize("name", LINKED.values(), ids=LINKED)
+def test_links_are_followed_by_neither_verify_nor_recover(filled: Path, tmp_path: Path, name: str) -> None:
+    """What a link leads to is sound, so only the link itself can be what is wrong."""
+    before, outside = digest(filled), tmp_path / "outside"
+    (filled / name).rename(outside)
+    (filled / name).symlink_to(outside)
+    listed = {path: path.read_bytes() for path in [outside, *outside.rglob("*")] if path.is_file()}
+    [problem, *_] = verify_ledger(filled)
+    assert "is a link out of the campaign" in problem or "is no file of the campaign, but a link" in problem
+    if name == "exports":  # there is no place for new exports
+        with pytest.raises(LedgerError, match="exports is a link out of the campaign; remove it"):
+            recover(filled)
+        (filled / name).unlink()
+    recover(filled)
+    assert (digest(filled), verify_ledger(filled)) == (before, [])
+    assert not (filled / name).is_symlink()
+    assert {path: path.read_bytes() for path in [outside, *outside.rglob("*")] if path.is_file()} == listed
+
+
+def test_a_ledger_that_is_a_link_is_not_opened(filled: Path, tmp_path: Path) -> None:
+    (filled / "ledger.duckdb").rename(tmp_path / "outside")
+    (filled / "ledger.duckdb").symlink_to(tmp_path / "outside")
+    content = (tmp_path / "outside").read_bytes()
+    for opened in (verify_ledger, Ledger.open, LedgerReader.open):
+        with pytest.raises(LedgerError, match=r"ledger\.duckdb is a link out of the campaign"):
+            opened(filled)
+    assert "ledger.duckdb is a link; it is not followed" in recover(filled).problems[0]
+    assert verify_ledger(filled) == []
+    assert (tmp_path / "outside").read_bytes() == content
+    (filled / "ledger.duckdb.wal").symlink_to(tmp_path / "log")
+    with pytest.raises(LedgerError, match=r"wal is a link out of the campaign"):
+        Ledger.open(filled)
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("name", ["../../../secret.parquet", "{out}/secret.parquet", "a/../../secret.parquet", ".."])
+def test_names_in_a_manifest_lead_nowhere(filled: Path, tmp_path: Path, name: str) -> None:
+    secret = tmp_path / "secret.parquet"
+    secret.write_text(SECRET)
+    path = filled / "exports" / "round=01" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][name.replace("{out}", str(tmp_path))] = {"sha256": sha256_of(secret), "rows": 1}
+    path.write_text(json.dumps(manifest))
+    [problem] = verify_ledger(filled)
+    assert "is in the manifest, but absent" in problem
+    before = digest(filled)
+    assert "is in the manifest, but absent" in recover(filled).problems[0]
+    assert (digest(filled), verify_ledger(filled)) == (before, [])
+    assert secret.read_text() == SECRET
+
+
+def test_folders_pipes_and_leftovers_in_exports_stop_nobody(filled: Path, tmp_path: Path) -> None:
+    """A pipe that is opened hangs, a folder that is read raises, a link is written through."""
+    (tmp_path / "elsewhere").mkdir()
+    folder = filled / "exports" / "round=01"
+    (folder / "candidates.parquet").unlink()
+    os.mkfifo(folder / "candidates.parquet")
+    (folder / "levels.parquet").unlink()
+    (folder / "levels.parquet").mkdir()
+    (filled / "exports" / ".round=01.new").symlink_to(tmp_path / "elsewhere")
+    (filled / "exports" / "round=1").mkdir()  # no export has such a name
+    found = [problem for problem in verify_ledger(filled) if "is no file of the campaign" in problem]
+    assert [Path(problem.partition(" ")[0]).name for problem in found] == ["candidates.parquet", "levels.parquet"]
+    recover(filled)
+    assert verify_ledger(filled) == []
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE candidates SET frac = frac[:3] WHERE candidate_id = 'r1-c0-0'", "2 atomic numbers, 3 coordinates"),
+        ("UPDATE candidates SET lattice = lattice[:8] WHERE candidate_id = 'r1-c0-0'", "8 lattice components"),
+        ("UPDATE candidates SET frac[1] = 'nan' WHERE candidate_id = 'r1-c0-0'", "r1-c0-0' has .* not finite"),
+    ],
+)
+def test_crystals_that_are_none_are_not_read(filled: Path, change: str, words: str) -> None:
+    with duckdb.connect(str(filled / "ledger.duckdb")) as connection:
+        connection.execute("CREATE TABLE changed AS FROM candidates")
+        connection.execute(change.replace("UPDATE candidates", "UPDATE changed").replace("frac[1] = 'nan'", NAN))
+        connection.execute("DROP TABLE candidates")
+        connection.execute("ALTER TABLE changed RENAME TO candidates")
+    with LedgerReader.open(filled) as ledger, pytest.raises(LedgerError, match=f"(?s){words}.*`paragenesis verify`"):
+        ledger.crystals("verdict = 'kept'")
 
 
 def test_ids_and_origins_of_a_foreign_ledger_add_no_crystals_to_an_export(filled: Path, tmp_path: Path) -> None:

@@ -403,8 +403,11 @@ def test_status_tells_after_every_commit_what_the_ledger_holds(ledger, make_chun
 
 
 def test_status_without_a_campaign_is_an_error_not_a_traceback(tmp_path):
-    with pytest.raises(LedgerError, match=r"status\.json"):
-        read_status(tmp_path)
+    for text in (None, "[1]", "{}", '{"pid": "one"}', "[" * 100_000):
+        if text is not None:
+            (tmp_path / "status.json").write_text(text)
+        with pytest.raises(LedgerError, match=r"status\.json"):
+            read_status(tmp_path)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from paragenesis.crystals import Crystals
 from paragenesis.engine.oracles import check_oracle, estimated_costs
 from paragenesis.engine.oracles.table import TableOracle, TableOracleSettings
-from paragenesis.errors import InputError
+from paragenesis.engine.screening.limits import InputLimits
+from paragenesis.errors import InputError, RejectedInput
 
 
 def cubic(name: str, numbers: list[int], frac: list[list[float]], edge: float) -> Crystals:
@@ -113,11 +115,20 @@ def test_the_level_follows_the_files_content(tmp_path: Path) -> None:
         ("formula,density\nNaCl,1\nClNa,2\n", {}, "two rows for NaCl: 1 and 2; .*space_group_column"),
         ("name,density\nNaCl,1\n", {}, "no column 'formula'; its columns are name, density"),
         ("formula,density\nNaCl,1\n", {"columns": {"density": "rho"}}, "no column 'rho'"),
-        ("formula,density\nNaCl,heavy\n", {"columns": {"density": "density"}}, "holds string, but numbers"),
+        ("formula,density\nNaCl,heavy\n", {"columns": {"density": "density"}}, "holds 'heavy' in row 1, but numbers"),
         ("formula,name\nNaCl,salt\n", {}, "no numeric column"),
         ("formula,density\nsalt!,1\n", {}, "the formula 'salt!'"),
-        ("formula,sg,density\nNaCl,Fm-3m,1\n", {"space_group_column": "sg"}, "holds string, but space"),
-        ("formula,density\nNaCl\n", {}, "cannot be read as .csv"),
+        ("formula,sg,density\nNaCl,Fm-3m,1\n", {"space_group_column": "sg"}, "holds 'Fm-3m' in row 1, but numbers"),
+        ("formula,sg,density\nNaCl,0,1\n", {"space_group_column": "sg"}, "holds '0' in row 1, but space groups"),
+        ("formula,density\nNaCl\n", {}, "table.csv cannot be read as a table"),
+        ("formula,density\nNaCl,1\nMgO,-inf\n", {}, "'density' .* holds '-inf' in row 2, which is no finite number"),
+        ("formula,density,a\nNaCl,NaN,\nMgO,NA,-\n", {}, "no numeric column"),
+        ("formula,density\nNaCl,nan\n", {"columns": {"density": "density"}}, "holds no number, but numbers"),
+        ("formula,density\nNaCl,1\n,2\n", {}, "nothing in column 'formula' of row 2"),
+        ("formula,density,density\nNaCl,1,2\n", {}, "table.csv has 2 columns 'density'; keep one"),
+        ("formula,density\nNa1e999Cl,1\n", {}, "the formula 'Na1e999Cl'"),
+        (f"formula,density\n{'(' * 3000},1\n", {}, "the formula '.* cannot be read"),
+        ("".join(f"c{i}," for i in range(10_001)), {}, "has 10002 columns; at most 10000"),
         ("formula,density\nNaCl,1\n", {"path": "absent.csv"}, "there is no oracle table"),
         ("formula,density\nNaCl,1\n", {"functional": ""}, "'functional'"),
     ],
@@ -125,3 +136,34 @@ def test_the_level_follows_the_files_content(tmp_path: Path) -> None:
 def test_an_unusable_table_says_why(tmp_path: Path, text: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         oracle(tmp_path, text, **settings)
+
+
+def files_of_nobody(folder: Path) -> dict[str, Path]:
+    """Files that are no tables, or are more than a machine should read."""
+    few_bytes = io.BytesIO()
+    pq.write_table(pa.table({"formula": ["NaCl"] * 200_000}), few_bytes, compression="zstd")
+    contents = {
+        "noise.csv": bytes(range(256)) * 40,
+        "noise.parquet": bytes(range(256)) * 40,
+        "cut.parquet": few_bytes.getvalue()[:-7],
+        "vast.parquet": few_bytes.getvalue(),  # hundreds of bytes that stand for 200,000 rows
+        "bomb.csv.gz": gzip.compress(b"formula,density\n" + b"NaCl,1\n" * 200_000),
+        "cut.csv.gz": gzip.compress(b"formula,density\nNaCl,1\n")[:-9],
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in contents}
+
+
+def test_a_file_of_nobody_is_refused_in_a_sentence_and_the_process_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in a process of its own, behind the limits for everything from outside, here lower ones."""
+    limits = InputLimits(max_file_bytes=1_000_000)
+    monkeypatch.setattr("paragenesis.engine.oracles.table.InputLimits", lambda: limits)
+    for name, path in files_of_nobody(tmp_path).items():
+        with pytest.raises(RejectedInput) as caught:
+            TableOracle(TableOracleSettings(path=path, functional="made-up"))
+        assert name in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+    assert oracle(tmp_path, "formula,density\nNaCl,2.16\n").verify(ROCK_SALT).values["density"] == [2.16]

@@ -67,7 +67,8 @@ def load_checkpoint(path: Path, kind: str) -> Checkpoint:
         InputError: There is no such file, it is no checkpoint, or one of another kind or version.
     """
     tensors, header = read_tensors(path)
-    if not set(_KEYS) <= set(header):
+    kinds = {"kind": str, "config": dict, "card": dict}
+    if not set(_KEYS) <= set(header) or any(not isinstance(header[key], one) for key, one in kinds.items()):
         raise InputError(f"{path} is a safetensors file, but holds no weights of Paragenesis; give one that it wrote")
     if header["format"] != FORMAT:
         raise InputError(
@@ -112,8 +113,10 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
+            if not isinstance(header, dict):
+                raise ValueError("its header is no JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no readable safetensors file ({error}); give weights of Paragenesis") from None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from paragenesis.engine.generators.learned.checkpoint import (
     Checkpoint,
@@ -55,6 +56,13 @@ def test_what_is_no_checkpoint_of_that_kind_is_refused(tmp_path: Path) -> None:
     write_tensors(path, {"a": torch.ones(1)}, {"format": 99, "kind": "wyckoff", "config": {}, "card": {}})
     with pytest.raises(InputError, match="has format 99"):
         load_checkpoint(path, "wyckoff")
+    write_tensors(path, {"a": torch.ones(1)}, {"format": 1, "kind": "wyckoff", "config": [1], "card": {}})
+    with pytest.raises(InputError, match="no weights of Paragenesis"):
+        load_checkpoint(path, "wyckoff")
+    for header in ("[1]", "[" * 100_000):
+        save_file({"a": torch.ones(1)}, path, {"paragenesis": header})
+        with pytest.raises(InputError, match="no readable safetensors"):
+            load_checkpoint(path, "wyckoff")
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
