@@ -27,20 +27,6 @@ _BENCHMARKS = _ROOT / "benchmarks"
 _SHARED = Path(os.environ.get("PARAGENESIS_SHARED", _ROOT.parent / "shared"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests (`-n 2`), give each file to one of them, and Ray's all to the same.
-
-    What a file sets up once is then not set up twice, and there is still one Ray cluster. Its tests come first: they
-    are the longest piece.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path.relative_to(_ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real crystals and hull energies; its tests are skipped where it is absent."""
