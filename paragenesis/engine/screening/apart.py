@@ -203,6 +203,9 @@ def _answer(request: bytes) -> tuple[bytes, bytes]:
     asked = json.loads(request)
     limits, name = InputLimits(**asked.pop("limits")), asked.pop("name")
     texts.load_libraries(asked.get("text_format"))  # their memory is not the text's
+    megabytes = limits.max_memory_bytes // 1_000_000
+    # put in words beforehand: while that error is handled, there is no memory for it
+    exhausted = one_line(f"{name} takes the parser more than {megabytes} MB; simplify it").encode()
     _limit(limits)
     try:
         table = _parsed(limits=limits, name=name, **asked) if "text" in asked else _read(limits=limits, **asked)
@@ -213,8 +216,7 @@ def _answer(request: bytes) -> tuple[bytes, bytes]:
     except RejectedInput as error:
         return _REFUSED, one_line(str(error), _LONGEST_SENTENCE).encode()
     except MemoryError:
-        megabytes = limits.max_memory_bytes // 1_000_000
-        return _EXHAUSTED, one_line(f"{name} takes the parser more than {megabytes} MB; simplify it").encode()
+        return _EXHAUSTED, exhausted
     except Exception as error:  # noqa: BLE001  no file may end this process for the next
         return _REFUSED, one_line(f"{name} cannot be read: {type(error).__name__}: {error}", _LONGEST_SENTENCE).encode()
 
