@@ -1,3 +1,5 @@
+"""Folders of private clusters: kept while their owner lives, removed when it was killed."""
+
 from __future__ import annotations
 
 import os

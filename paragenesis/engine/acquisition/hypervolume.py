@@ -105,7 +105,7 @@ def decompose(observed: FloatArray, reference_point: FloatArray, scale: FloatArr
 
     Each point of the front cuts what it dominates out of the boxes so far, those of the largest volume first. For three
     and four objectives the decomposition of Lacour et al. (Comput. Oper. Res. 79, 347 (2017)), which BoTorch has, comes
-    to 0.6 times as many boxes, and took hundreds of times longer.
+    to 0.5 to 0.9 times as many boxes, and took 17 to 67 times longer (fronts of 15 to 120 points).
 
     Args:
         observed: Utilities without NaN, shape `k x m`; `k` may be 0.
