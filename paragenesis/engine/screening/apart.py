@@ -15,8 +15,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from threading import Lock
@@ -204,9 +204,22 @@ def _answer(request: bytes) -> tuple[bytes, bytes]:
     limits, name = InputLimits(**asked.pop("limits")), asked.pop("name")
     texts.load_libraries(asked.get("text_format"))  # their memory is not the text's
     megabytes = limits.max_memory_bytes // 1_000_000
-    # put in words beforehand: while that error is handled, there is no memory for it
-    exhausted = one_line(f"{name} takes the parser more than {megabytes} MB; simplify it").encode()
-    _limit(limits)
+    # Put in words beforehand, and no more than `pass` below: while that error is handled, nothing can be allocated.
+    found = _EXHAUSTED, one_line(f"{name} takes the parser more than {megabytes} MB; simplify it").encode()
+    with _limited(limits):
+        try:  # noqa: SIM105  a call takes memory, too
+            found = _found(asked, limits, name)
+        except MemoryError:
+            pass
+    return found
+
+
+def _found(asked: dict[str, Any], limits: InputLimits, name: str) -> tuple[bytes, bytes]:
+    """What a text or a file gives.
+
+    Raises:
+        MemoryError: It takes more than the limit, perhaps in the middle of saying why it is refused.
+    """
     try:
         table = _parsed(limits=limits, name=name, **asked) if "text" in asked else _read(limits=limits, **asked)
         out = pa.BufferOutputStream()
@@ -216,7 +229,7 @@ def _answer(request: bytes) -> tuple[bytes, bytes]:
     except RejectedInput as error:
         return _REFUSED, one_line(str(error), _LONGEST_SENTENCE).encode()
     except MemoryError:
-        return _EXHAUSTED, exhausted
+        raise
     except Exception as error:  # noqa: BLE001  no file may end this process for the next
         return _REFUSED, one_line(f"{name} cannot be read: {type(error).__name__}: {error}", _LONGEST_SENTENCE).encode()
 
@@ -232,17 +245,25 @@ def _read(path: str, columns: Sequence[str] | None, limits: InputLimits) -> pa.T
     return tabular.read_table(Path(path), limits, columns)
 
 
-def _limit(limits: InputLimits) -> None:
-    """Let this process have so much more processor time and memory than it has used by now, and no more."""
+@contextmanager
+def _limited(limits: InputLimits) -> Iterator[None]:
+    """Let this process have so much more processor time and memory than it has used by now, and no more.
+
+    The limit of memory is lifted again at the end: the answer needs some, too.
+    """
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = math.ceil(used.ru_utime + used.ru_stime) + limits.max_seconds
-    _lower(resource.RLIMIT_CPU, seconds)
+    _lower(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + limits.max_seconds)
+    before = resource.getrlimit(resource.RLIMIT_AS)
     pages = Path("/proc/self/statm")
     if pages.exists():  # Linux; elsewhere the size is not known so easily
         size = int(pages.read_text().split()[0]) * resource.getpagesize()
         _lower(resource.RLIMIT_AS, size + limits.max_memory_bytes)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _lower(which: int, value: int) -> None:

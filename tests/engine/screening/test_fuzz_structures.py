@@ -25,7 +25,6 @@ from paragenesis.engine.generators.learned.sources import plain_cif
 from paragenesis.engine.generators.seed_structure import SeedStructure
 from paragenesis.engine.generators.templates import TemplateLibrary
 from paragenesis.engine.screening import InputLimits, ScreeningSettings, sanitise, sanitise_text
-from paragenesis.engine.screening.apart import _PARSERS
 from paragenesis.engine.screening.files import is_table
 from paragenesis.engine.screening.reference import load_reference
 from paragenesis.engine.screening.sanitise import crystals_of, faults
@@ -429,30 +428,6 @@ def test_a_text_made_to_stall_or_swell_a_parser_ends_within_its_limits(bomb: str
     valid(refused(lambda: sanitise_text(text(), kind, "it", limits)))
     assert time.perf_counter() - began < 100
     assert sanitise_text(CIF, "cif", "after").formulas == ("NaCl",)
-
-
-def test_what_no_check_foresees_is_ended_by_the_limits_of_the_process() -> None:
-    """The checks of the raw text are switched off here, so that only the limits are left."""
-    off = InputLimits(max_seconds=1, max_line_length=10**9, max_text_bytes=10**9)
-    before = _PARSERS.copy()
-    with pytest.raises(RejectedInput, match="it takes the parser more than 1 s; simplify it"):
-        sanitise_text(CIF + "_x " + "'a " * 300_000, "cif", "it", off)
-    small = InputLimits(max_memory_bytes=30_000_000, max_text_bytes=10**9, max_atoms=10**8)
-    with pytest.raises(RejectedInput, match=r"takes the parser more than 30 MB|cannot be read"):
-        sanitise_text(POSCAR.replace("1 1", "1 1000000") + "0.1 0.1 0.1\n" * 1_000_000, "poscar", "it", small)
-    assert sanitise_text(CIF, "cif").formulas == ("NaCl",)
-    left = [process for process in psutil.Process().children() if "screening.apart" in " ".join(process.cmdline())]
-    assert len(left) == 1, "a process that was ended is gone"
-    assert before.keys() == _PARSERS.keys()
-
-
-def test_a_killed_parser_is_replaced() -> None:
-    sanitise_text(CIF, "cif")
-    for process in psutil.Process().children():
-        if "screening.apart" in " ".join(process.cmdline()):
-            process.kill()
-            process.wait()
-    assert sanitise_text(CIF, "cif").formulas == ("NaCl",)
 
 
 def repeated(text: str, rows: int) -> bytes:
