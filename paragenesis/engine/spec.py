@@ -5,7 +5,6 @@ It is read from a TOML file or written in Python, stored in the ledger, and comp
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tomllib
@@ -24,6 +23,7 @@ from paragenesis.engine.failures import FailureSettings
 from paragenesis.engine.generators.condition import Condition
 from paragenesis.engine.generators.seed_structure import SeedStructure
 from paragenesis.engine.learning import LearnSettings
+from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.potentials.contract import located
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.settings import ScreeningSettings
@@ -357,7 +357,7 @@ class CampaignSpec(Settings):
             for name in {value, value.rsplit(":", 1)[0], value.split(":", 1)[-1]}:
                 file = self.directory / name
                 if len(os.fsencode(name)) < 256 and file.is_file():
-                    yield name, hashlib.sha256(file.read_bytes()).hexdigest()
+                    yield name, sha256_of(file)
 
 
 def _plain_objective(entry: Any) -> dict[str, Any]:

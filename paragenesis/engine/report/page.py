@@ -9,6 +9,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,8 @@ def render(source: Readable) -> str:
     selected = read_selected(source, campaign)
     shown = selected[:MAX_ROWS]
     geometries = read_geometries(source, campaign, sorted({s.candidate_id for s in shown}))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(
-        number=wording.number,
-        expected=wording.expected,
-        verified=wording.verified,
-        plain=wording.plain,
-        sort=wording.sort_key,
-        formula=lambda words: Markup(panels.formula(words)),
-        figure_json=_figure_json,
-    )
     scripts = [get_plotlyjs(), "\n".join((_HERE / name).read_text("utf-8") for name in ("viewer.js", "page.js"))]
-    return environment.get_template("template.html").render(
+    return _template().render(
         campaign=campaign,
         cards=_cards(campaign),
         hit=wording.hit(campaign),
@@ -125,6 +113,25 @@ def render(source: Readable) -> str:
         scripts=[Markup(s) for s in scripts],
         script_hashes=" ".join(f"'sha256-{_sha256(s)}'" for s in scripts),
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    """The page's template; to compile it takes as long as to fill it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(
+        number=wording.number,
+        expected=wording.expected,
+        verified=wording.verified,
+        plain=wording.plain,
+        sort=wording.sort_key,
+        formula=lambda words: Markup(panels.formula(words)),
+        figure_json=_figure_json,
+    )
+    return environment.get_template("template.html")
 
 
 def _sha256(script: str) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from ase.build import bulk
 
 from paragenesis.crystals import Crystals
@@ -26,12 +23,3 @@ def rattled() -> Crystals:
         strain = np.random.default_rng(seed).normal(0, 0.02, (3, 3))
         one.set_cell(one.cell.array @ (np.eye(3) + strain), scale_atoms=True)
     return Crystals.from_atoms(atoms, ids=["NaCl", "MgO", "NiAl", "GaAs"])
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    """Small crystals are slower on many threads than on one, and far slower where other work wants the cores too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

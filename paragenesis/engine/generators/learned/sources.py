@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from paragenesis.crystals import Crystals, FloatArray, IntArray
-from paragenesis.engine.ledger.database import EXPORTS
 from paragenesis.engine.ledger.disk import sha256_of
-from paragenesis.engine.ledger.export import MANIFEST
+from paragenesis.engine.ledger.export import MANIFEST, export_folder, exported_rounds, manifest_problems
 from paragenesis.engine.screening.apart import load_table
 from paragenesis.engine.screening.files import NAME_COLUMNS, listed
 from paragenesis.engine.screening.limits import InputLimits
@@ -209,15 +208,18 @@ def _rounds(directory: Path) -> list[Path]:
     """The folders of a campaign's closed rounds, which are readable while the campaign runs.
 
     Raises:
-        InputError: There are none.
+        InputError: There are none, or one of them is damaged or leads out of the campaign.
     """
-    folders = sorted(path for path in (directory / EXPORTS).glob("round=*") if (path / MANIFEST).is_file())
-    if not folders:
+    numbers = exported_rounds(directory)
+    if not numbers:
         raise InputError(
             f"'{directory}' holds no closed round of a campaign to train on; give the directory that "
             "`paragenesis run` wrote to, or files"
         )
-    return folders
+    problems = [problem for number in numbers for problem in manifest_problems(directory, number)]
+    if problems:
+        raise InputError(f"{problems[0]}; `paragenesis recover {directory}` makes damaged exports anew")
+    return [export_folder(directory, number) for number in numbers]
 
 
 def _read_campaign(directory: Path) -> Part:

@@ -220,6 +220,12 @@ def test_a_campaign_gives_the_kept_crystals_of_its_closed_rounds(
     assert all(found[i] == value for i, value in verified.items() if i in found)
     one = next((directory / "exports").glob("round=*")) / "candidates.parquet"
     assert set(read_training_set([one], max_atoms=100).crystals.ids) <= set(kept.ids)
+    moved = one.rename(tmp_path / "elsewhere.parquet")
+    for content, said in ((lambda: one.symlink_to(moved), "but a link"), (lambda: one.write_bytes(b""), "was changed")):
+        content()
+        with pytest.raises(InputError, match=rf"candidates.parquet .*{said}.*recover {directory}"):
+            read_training_set([directory], max_atoms=100)
+        one.unlink()
 
 
 def test_what_cannot_be_used_is_refused_with_a_reason(tmp_path: Path) -> None:
