@@ -322,16 +322,9 @@ def test_a_campaign_of_the_first_version_goes_on(
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_and_inline_write_the_same_ledger(tiny: MakeSpec, tmp_path: Path) -> None:
+    """With potentials side by side, and answers in any order from an oracle of its own."""
     run(tiny(), tmp_path / "inline", executor="inline")
-    run(tiny(resources={"potentials": {"workers": 2}}), tmp_path / "ray", executor="ray")
-    assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_answers_in_any_order_from_workers_of_their_own_make_the_same_ledger(tiny: MakeSpec, tmp_path: Path) -> None:
-    run(tiny(), tmp_path / "inline", executor="inline")
-    workers = {"potentials": {"workers": 1}, "oracle": {"workers": 1}}
+    workers = {"potentials": {"workers": 2}, "oracle": {"workers": 1}}
     run(tiny(verification={"close": {"fraction": 1.0}}, resources=workers), tmp_path / "ray", executor="ray")
     assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
 
