@@ -104,7 +104,9 @@ def recover(options: argparse.Namespace, console: Console) -> int:
     from paragenesis.engine.ledger import recover as rebuild
     from paragenesis.engine.ledger import verify_ledger
 
-    directory = _campaign(options.directory)
+    directory = options.directory  # its ledger may be gone: the exports may be all that is left
+    if not directory.is_dir():
+        raise InputError(f"there is no folder '{directory}'; give the directory that `paragenesis run` wrote to")
     recovered = rebuild(directory)
     for problem in recovered.problems:
         _say(console, f"found: {problem}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import duckdb
+
 from paragenesis.engine.campaign import Campaign, Progress, ignore, open_ledger, rounds_done
 from paragenesis.engine.executor import Executor, InlineExecutor, threads
 from paragenesis.engine.interruption import stoppable
 from paragenesis.engine.ledger import commits_acknowledged
+from paragenesis.engine.ledger.database import disk_is_full, refusal
 from paragenesis.engine.preflight import Kit, prepare
 from paragenesis.engine.report import write_report
 from paragenesis.engine.spec import CampaignSpec
@@ -79,7 +81,8 @@ def run(
     with threads(1):  # what this process computes must not depend on how many cores it has
         kit = prepare(spec)
         notify(Progress(0, "check", 1, 1, "all sound; starting the workers"))
-        with stoppable(), _opened(executor, address, trust_network) as hosts:
+        # Ray puts a handler of its own in the place of ours when it starts
+        with stoppable(), _opened(executor, address, trust_network) as hosts, stoppable():
             report = _until_done(kit, folder, hosts, rounds, notify)
     return Finished(folder, report)
 
@@ -112,21 +115,25 @@ def _go_on(kit: Kit, folder: Path, hosts: Executor, rounds: int | None, notify: 
 
     Raises:
         DiskFullError: There is no room to write.
+        LedgerError: A part of the ledger that is needed now cannot be read.
     """
     try:
         with closing(open_ledger(kit, folder)) as ledger:
             Campaign(kit, ledger, hosts, notify).run(rounds)
             return write_report(ledger, folder / "report.html")
+    except duckdb.Error as error:
+        raise refusal(error, f"the campaign in {folder} stopped; `paragenesis verify` says what is wrong") from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not disk_is_full(error):
             raise
         raise DiskFullError(f"{error.filename or folder} could not be written: the disk is full; make room") from None
 
 
 def _wait_for_room(folder: Path, deadline: float) -> None:
     """Sleep until there is room to write again, or until the deadline."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     time.sleep(ROOM_LOOK_S)
-    while shutil.disk_usage(folder).free < ROOM_BYTES and time.monotonic() < deadline:
+    while shutil.disk_usage(there).free < ROOM_BYTES and time.monotonic() < deadline:
         time.sleep(ROOM_LOOK_S)
 
 

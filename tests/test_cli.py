@@ -195,6 +195,23 @@ def test_a_directory_without_a_campaign_is_refused(cli: Run, tmp_path: Path, wor
     assert not list(tmp_path.iterdir())
 
 
+def test_recover_needs_no_more_than_the_exports(cli: Run, campaign: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "c"
+    shutil.copytree(campaign, directory)
+    (directory / "ledger.duckdb").unlink()
+    (directory / "ledger.head").unlink()
+    code, said, _ = cli("recover", directory)
+    assert code == 0, said
+    assert "closed rounds kept: 1" in said
+    assert cli("verify", directory)[0] == 0
+    assert "there is no folder" in refused(cli("recover", tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    code, _, said = cli("recover", tmp_path / "empty")
+    assert code != 0
+    assert "nothing can be recovered" in said
+    assert not list((tmp_path / "empty").iterdir())
+
+
 # --- campaigns that cannot be used -------------------------------------------------------------------------------
 
 

@@ -71,11 +71,18 @@ def commits(directory: Path) -> int:
         return ledger.query("SELECT 1 FROM commits").num_rows
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("number", "executor"),
+    [
+        (signal.SIGTERM, "inline"),
+        (signal.SIGINT, "inline"),
+        pytest.param(signal.SIGTERM, "ray", marks=pytest.mark.ray),  # which has a handler of its own
+    ],
+)
 def test_a_signal_ends_the_command_resumably(
-    campaign: Path, whole: str, tmp_path: Path, number: signal.Signals
+    campaign: Path, whole: str, tmp_path: Path, number: signal.Signals, executor: str
 ) -> None:
-    command = [sys.executable, "-m", "paragenesis", "run", str(campaign), "--executor", "inline"]
+    command = [sys.executable, "-m", "paragenesis", "run", str(campaign), "--executor", executor]
     process = subprocess.Popen(
         [*command, "--directory", str(tmp_path / "c")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -83,7 +90,7 @@ def test_a_signal_ends_the_command_resumably(
     while not (tmp_path / "c" / "status.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number, said
     assert f"stopped by {number.name}; everything committed is safe" in said
     assert verify_ledger(tmp_path / "c") == []
@@ -165,3 +172,13 @@ def test_a_disk_that_stays_full_ends_the_campaign_resumably(
     assert verify_ledger(tmp_path / "c") == []
     monkeypatch.undo()
     assert digest(run(CampaignSpec.from_toml(campaign), tmp_path / "c", executor="inline").directory) == whole
+
+
+def test_room_is_looked_for_where_the_campaign_has_no_folder_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(launch, "ROOM_LOOK_S", 0.0)
+    monkeypatch.setattr(launch.shutil, "disk_usage", lambda p: looked.append(p) or SimpleNamespace(free=2**40))
+    launch._wait_for_room(tmp_path / "none" / "c", time.monotonic() + 60)
+    assert looked == [tmp_path]

@@ -118,6 +118,7 @@ def decide(
     posterior = _Posterior(np.vstack([X[rows], waiting]), known, space, surrogate or SurrogateSettings())
     mean, std = posterior.mean, posterior.std
     formulation = Formulation.of(objectives, settings.strategy)
+    reference = reference_utilities(settings, objectives)
     utilities, spread = formulation.moments(mean, std)
     n = len(rows)
     likely = formulation.probability(mean, std)[:n]
@@ -132,8 +133,9 @@ def decide(
         feasible=None if settings.strategy == "hits" else likely,
         cost=None if cost is None else _costs(cost, pool)[rows],
         correlation=lambda at: formulation.correlation(mean[at], posterior.correlation(at)),
+        ceiling=formulation.ceiling,
         settings=settings,
-        reference_point=reference_utilities(settings, formulation.axes),
+        reference_point=None if reference is None else reference[list(formulation.along)],
         space=space,
         seed=seed,
     )

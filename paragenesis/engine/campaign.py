@@ -143,7 +143,10 @@ class Campaign:
                     self.run_round(number, last=number == last)
         finally:
             self._under_way.close()
-        self.ledger.report_activity(f"finished: {len(self.ledger.closed_rounds())} rounds are closed")
+        said = f"finished: {len(self.ledger.closed_rounds())} rounds are closed"
+        if left := self.ledger.status().get("pending"):
+            said += f"; {left} verifications were not waited for, and are asked for again by more rounds"
+        self.ledger.report_activity(said)
 
     def run_round(self, number: int, *, last: bool = False) -> None:
         """Run one round from where it stands to its close.

@@ -17,6 +17,7 @@ import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray, IntArray
 from paragenesis.engine.acquisition.features import FeatureSpace, nearest_distance
+from paragenesis.engine.acquisition.hypervolume import MOST_OBJECTIVES
 from paragenesis.engine.acquisition.pareto import hypervolume, infer_reference_point
 from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
 from paragenesis.engine.acquisition.triage import Evidence, Triaged, triage
@@ -134,7 +135,10 @@ def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]
     }
     return {
         "hits": sum(is_hit(kit, values) for values in new.values),
-        "hypervolume": None if reference is None else hypervolume(observed, reference),
+        # of more objectives its exact value takes minutes with a few hundred crystals, and the choice does not use it
+        "hypervolume": None
+        if reference is None or len(reference) > MOST_OBJECTIVES
+        else hypervolume(observed, reference),
         "ref_point": None if reference is None else reference.tolist(),
         "calibration": json.dumps({"objectives": reports, "learnt_from": len(before.crystals)}, sort_keys=True),
     }
@@ -233,6 +237,7 @@ def _choose(
         feasible=None if hits else likely,
         cost=None if costs is None else costs(view.crystals[rows]),
         correlation=None if surrogate is None else correlation,
+        ceiling=problem.ceiling,
         settings=settings,
         reference_point=reference_point(ledger, kit),
         seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
@@ -267,6 +272,7 @@ def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evid
         max_forces=table("max_force"),
         observed=utilities(kit.objectives, view.labelled.values),
         distances=nearest_distance(space(view.X), space(verified)),
+        hits=formulation(kit.spec, kit.objectives).within if kit.spec.decision.strategy == "hits" else None,
         calibrated=len(view.labelled.crystals) >= kit.spec.surrogate.min_calibration,
     )
 

@@ -202,7 +202,10 @@ class InlineExecutor:
                 outcome: Outcome = end.value
                 return outcome
             reach(f"before dispatch of {call.spec.name}")
-            answer = self._host.call(call.spec, call.item, context)
+            try:
+                answer = self._host.call(call.spec, call.item, context)
+            except SystemExit as error:  # where each worker is a process, that one ends; here it would be the campaign
+                answer = Outcome(stage=call.spec.name, error=describe(error), lost="died")
             reach(f"after {call.spec.name}")
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from paragenesis.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+_MOST_CATEGORIES = 100  # with more, a column whose words hardly repeat is taken for names
 _MOST_COMPONENTS = 64  # features beyond are turned to so many principal components
 
 
@@ -65,6 +66,11 @@ class Encoding:
                 numbers[column] = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
             else:
                 found = {value for table in tables for value in table[column].dropna().tolist()}
+                if len(found) > _MOST_CATEGORIES and len(found) > len(pool) // 2:
+                    raise InputError(
+                        f"the column '{column}' holds {len(found)} different words in {len(pool)} rows, which teach "
+                        "nothing of one another; make it the index, or numbers that describe them, or leave it out"
+                    )
                 categories[column] = tuple(sorted(found, key=str))
         return cls(tuple(pool.columns), numbers, categories)
 

@@ -57,6 +57,11 @@ class Formulation:
         """The goals that are axes."""
         return [self.goals[j] for j in self.along]
 
+    @property
+    def ceiling(self) -> FloatArray:
+        """The utilities that nothing can exceed along the axes, shape `axes`; infinite where there is no limit."""
+        return np.array([goal.ceiling for goal in self.axes])
+
     def moments(self, mean: FloatArray, std: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of the utilities along the axes, shape `N x axes` each."""
         found = [self.goals[j].utility_moments(mean[:, j], std[:, j]) for j in self.along]

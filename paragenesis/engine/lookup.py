@@ -13,7 +13,7 @@ import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray, IntArray
 from paragenesis.engine.ledger import LedgerReader
-from paragenesis.engine.preflight import Kit
+from paragenesis.engine.preflight import Kit, hit_rules
 from paragenesis.engine.verification import known_before, verified_where
 from paragenesis.objectives.contract import Objective
 
@@ -125,9 +125,9 @@ def utilities(objectives: Sequence[Objective], values: FloatArray) -> FloatArray
 
 
 def is_hit(kit: Kit, values: FloatArray) -> bool:
-    """Whether verified values, shape `m`, obey every hit rule; without rules nothing is a hit."""
+    """Whether verified values, shape `m`, obey every one of `hit_rules`; without rules nothing is a hit."""
     names = [o.name for o in kit.objectives]
-    rules = kit.spec.hits
+    rules = hit_rules(kit.spec, kit.objectives)
     return bool(rules) and all(rule.holds(float(values[names.index(rule.objective)])) for rule in rules)
 
 

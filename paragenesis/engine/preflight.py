@@ -31,11 +31,12 @@ from paragenesis.engine.potentials.known_answers import known_answer_check
 from paragenesis.engine.references import ElementReferences, references_for
 from paragenesis.engine.roles import check_generators, followed_by, learners_of, roles
 from paragenesis.engine.screening.screen import Screen
-from paragenesis.engine.spec import CampaignSpec, OracleEntry, PotentialEntry
+from paragenesis.engine.spec import CampaignSpec, HitRule, OracleEntry, PotentialEntry
 from paragenesis.engine.stages import Assess, Generate, Relax, Screening
 from paragenesis.errors import InputError, PotentialError
 from paragenesis.objectives import build_objective, check_objective, sample_relaxed
 from paragenesis.objectives.contract import Need, Objective
+from paragenesis.objectives.goals import Range
 from paragenesis.versions import installed_version
 
 REPORTED_PACKAGES = ("paragenesis", "torch", "torch-sim-atomistic", "chgnet", "pymatgen", "botorch", "duckdb", "numpy")
@@ -162,6 +163,14 @@ def load_objectives(spec: CampaignSpec) -> tuple[Objective, ...]:
     return tuple(objectives)
 
 
+def hit_rules(spec: CampaignSpec, objectives: Sequence[Objective]) -> tuple[HitRule, ...]:
+    """What makes a hit: the campaign's rules or, where it asks for hits without any, its ranges."""
+    if spec.hits or spec.decision.strategy != "hits":
+        return spec.hits
+    ranges = [(o.name, o.goal) for o in objectives if isinstance(o.goal, Range)]
+    return tuple(HitRule(objective=name, at_least=goal.low, at_most=goal.high) for name, goal in ranges)
+
+
 def formulation(spec: CampaignSpec, objectives: Sequence[Objective]) -> Formulation:
     """What a campaign trades and what it must have.
 
@@ -169,7 +178,8 @@ def formulation(spec: CampaignSpec, objectives: Sequence[Objective]) -> Formulat
         InputError: Its strategy asks for hits, but nothing says what a hit is.
     """
     names = [o.name for o in objectives]
-    hits = [(names.index(rule.objective), interval) for rule in spec.hits if (interval := rule.interval) is not None]
+    rules = hit_rules(spec, objectives)
+    hits = [(names.index(rule.objective), interval) for rule in rules if (interval := rule.interval) is not None]
     return Formulation.of([o.goal for o in objectives], spec.decision.strategy, hits)
 
 
@@ -284,7 +294,7 @@ def _meta(
     parts = {
         "spec": spec.identity(),
         "objectives": [{"name": o.name, "unit": o.unit, "goal": o.goal.model_dump()} for o in objectives],
-        "hits": [rule.model_dump() for rule in spec.hits],
+        "hits": [rule.model_dump() for rule in hit_rules(spec, objectives)],
         "hull": {
             "name": hull.name,
             "functional": hull.functional,

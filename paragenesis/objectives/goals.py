@@ -7,7 +7,7 @@ Everything downstream (hypervolume, Pareto front, selection) sees utilities only
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -23,8 +23,11 @@ class Goal(Settings):
 
     Attributes:
         of: The column of a table that the goal is for (`decide`); an objective of a campaign has its own name.
+        ceiling: The utility that nothing can exceed. That of a Range is 0, too, but a choice that knew it would value
+            nothing any more once one crystal is inside.
     """
 
+    ceiling: ClassVar[float] = np.inf
     of: str = Field(default="", exclude=True)
 
     def __init__(self, of: str = "", **settings: Any) -> None:
@@ -79,6 +82,7 @@ class Minimize(Goal):
 class Target(Goal):
     """As close to a value as possible."""
 
+    ceiling: ClassVar[float] = 0.0
     kind: Literal["target"] = "target"
     value: float
 

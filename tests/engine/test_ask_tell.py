@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -207,6 +209,7 @@ def test_settings_choose_the_strategy(table: pd.DataFrame) -> None:
         ({"seen": ["a", "kind", "y0"]}, [Maximize("y0")], "the observations lack the column 'b'"),
         ({"words": True}, [Maximize("y0")], "numbers in one table and words in another"),
         ({"labels": True}, [Maximize("y0")], "stands twice"),
+        ({"formulas": True}, [Maximize("y0")], "'formula' holds 300 different words in 300 rows.*make it the index"),
     ],
     ids=str,
 )
@@ -221,6 +224,8 @@ def test_what_makes_no_sense_is_refused(
         seen = seen[change["seen"]]
     if "words" in change:
         seen = seen.assign(b=seen["b"].astype(str))
+    if "formulas" in change:
+        pool, seen = (t.assign(formula=[f"C{label}" for label in t.index]) for t in (pool, seen))
     if "labels" in change:
         pool = pool.set_index(np.zeros(len(pool), dtype=int))
     with pytest.raises(InputError, match=words):
@@ -231,3 +236,21 @@ def test_goals_name_columns_without_changing_what_a_campaign_writes() -> None:
     assert Maximize("y0").of == "y0"
     assert Maximize("y0").model_dump() == {"kind": "maximize"}
     assert Target("gap", value=1.4).model_dump() == {"kind": "target", "value": 1.4}
+
+
+def test_a_reference_point_has_a_value_for_each_objective_ranges_too(table: pd.DataFrame) -> None:
+    goals = [Range("y0", low=0.0), Minimize("y1")]
+    settings = DecisionSettings(reference_point=(0.0, 0.7))
+    assert decide(table[FEATURES], table.iloc[:40], goals, q=3, settings=settings).reference_point == {"y1": 0.7}
+    with pytest.raises(InputError, match="reference_point has 1 values, but there are 2 objectives"):
+        decide(table[FEATURES], table.iloc[:40], goals, q=3, settings=DecisionSettings(reference_point=(0.7,)))
+
+
+def test_tables_from_csv_files_are_enough(table: pd.DataFrame, tmp_path: Path) -> None:
+    table[FEATURES].to_csv(tmp_path / "pool.csv")
+    table.iloc[:40].to_csv(tmp_path / "seen.csv")
+    pool, seen = (pd.read_csv(tmp_path / name, index_col=0) for name in ("pool.csv", "seen.csv"))
+    batch = decide(pool, seen, BOTH, q=5, seed=0)
+    assert list(batch) == list(decide(table[FEATURES], table.iloc[:40], BOTH, q=5, seed=0))
+    assert not set(batch) & set(seen.index)
+    assert {"score", "y0 mean", "y1 std", "why"} <= set(batch.table.columns)

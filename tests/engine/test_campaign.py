@@ -67,6 +67,20 @@ def test_a_campaign_can_ask_for_probable_hits(tiny: MakeSpec, tmp_path: Path) ->
         run(tiny(hits=[], decision={"q": 3, "strategy": "hits"}), tmp_path / "d", executor="inline")
 
 
+def test_without_rules_the_ranges_say_what_a_hit_is(tiny: MakeSpec, tmp_path: Path) -> None:
+    density = {"use": "density", "goal": {"kind": "range", "low": 0.0}}
+    spec = tiny(rounds=1, hits=[], objectives=(density,), decision={"q": 3, "strategy": "hits"})
+    run(spec, tmp_path / "c", executor="inline")
+    assert query(tmp_path / "c", "SELECT verified, hits FROM rounds") == [{"verified": 3, "hits": 3}]
+    assert "no rule for hits" not in (tmp_path / "c" / "report.html").read_text()
+
+
+def test_of_five_objectives_no_hypervolume_is_stored(tiny: MakeSpec, tmp_path: Path) -> None:
+    several = tuple({"use": "density", "name": f"density_{i}"} for i in range(4))
+    run(tiny(rounds=1, objectives=("formation_energy", *several)), tmp_path / "c", executor="inline")
+    assert query(tmp_path / "c", "SELECT verified, hypervolume FROM rounds") == [{"verified": 3, "hypervolume": None}]
+
+
 def test_a_budget_is_kept_in_the_oracles_unit(tiny: MakeSpec, tmp_path: Path) -> None:
     run(tiny(rounds=1, decision={"q": 3, "budget": 1e-12}), tmp_path / "c", executor="inline")
     assert query(tmp_path / "c", "SELECT count(*) AS n FROM selections") == [{"n": 0}]

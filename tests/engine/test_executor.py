@@ -81,3 +81,20 @@ def test_a_queue_without_workers_works_only_while_it_is_waited_for() -> None:
     assert second is not None
     assert (first[0], first[1].value) == ("n2", 3)
     assert (second[0], second[1].error) == ("n3", "ValueError: three is bad")
+
+
+class Leaves:
+    """Ends its process, as a script called as a function may."""
+
+    def __call__(self, item: int, context: None) -> int:
+        if item == 1:
+            raise SystemExit(0)
+        return item
+
+
+def test_a_stage_that_ends_its_process_ends_only_its_item() -> None:
+    stage = StageSpec("leave", Leaves, (), "a", Resources(attempts=2))
+    with InlineExecutor() as executor:
+        outcomes = list(executor.stream([stage], range(3), None))
+    assert [o.value for o in outcomes] == [0, None, 2]
+    assert outcomes[1].reason == "lost: SystemExit: 0 (2 attempts)"

@@ -148,6 +148,7 @@ def test_rounds_close_by_the_clock_and_what_was_left_is_collected_when_the_campa
         run(tiny(verification=rule), tmp_path, executor=executor)
     assert [(chosen, rank, came) for chosen, rank, came, *_ in answers(tmp_path)] == [(1, 3, 1), (2, 2, 2), (2, 3, 2)]
     assert read_status(tmp_path)["pending"] == 3
+    assert "3 verifications were not waited for" in read_status(tmp_path)["activity"]
     spec = tiny(rounds=3, verification=rule)
     run(spec, tmp_path, executor="inline")
     assert [came for *_, came, _, _ in answers(tmp_path)] == [3, 3, 1, 3, 2, 2, 3, 3, 3]

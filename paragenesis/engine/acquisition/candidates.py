@@ -107,6 +107,7 @@ def build_pool(
     reference_point: FloatArray | None,
     space: FeatureSpace | None,
     correlation: Correlation | None = None,
+    ceiling: FloatArray | None = None,
 ) -> Pool:
     """The pool of the candidates that can be considered, at least one.
 
@@ -117,9 +118,10 @@ def build_pool(
         reference_point: In utilities, shape `m`; inferred if not given.
         space: How descriptors are scaled; by pool and given if not given.
         correlation: Of the candidates as they came, with what is pending after them.
+        ceiling: What no utility can exceed, shape `m`.
 
     Raises:
-        InputError: The reference point has another shape, or is not finite.
+        InputError: The reference point has another shape, or is not finite; so the ceiling, which may be infinite.
     """
     rows, feasible, cost = candidates.rows, columns["feasible"], columns["cost"]
     mean, descriptors = candidates.mean[rows], candidates.descriptors[rows]
@@ -131,6 +133,8 @@ def build_pool(
         reference = np.asarray(reference_point, dtype=np.float64)
     if reference.shape != mean.shape[1:] or not np.isfinite(reference).all():
         raise InputError(f"the reference point is {reference.tolist()}; give {m} finite utilities")
+    if ceiling is not None and (ceiling.shape != (m,) or np.isnan(ceiling).any()):
+        raise InputError(f"the ceiling is {ceiling.tolist()}; give {m} utilities, infinite where there is no limit")
     space = space or FeatureSpace(np.concatenate([descriptors, known.given]))
     return Pool(
         features=space(descriptors),
@@ -144,6 +148,7 @@ def build_pool(
         cost=np.ones(len(rows)) if cost is None else cost,
         hit_probability=columns["hit_probability"],
         waiting=known.waiting,
+        ceiling=ceiling,
         correlation=None if correlation is None else lambda at: check_correlation(correlation(places[at]), len(at), m),
     )
 

@@ -100,7 +100,9 @@ class _Edges:
     high: IntArray
 
 
-def decompose(observed: FloatArray, reference_point: FloatArray, scale: FloatArray) -> Boxes:
+def decompose(
+    observed: FloatArray, reference_point: FloatArray, scale: FloatArray, ceiling: FloatArray | None = None
+) -> Boxes:
     """The boxes beside the front of what was observed.
 
     Each point of the front cuts what it dominates out of the boxes so far, those of the largest volume first. For three
@@ -111,6 +113,7 @@ def decompose(observed: FloatArray, reference_point: FloatArray, scale: FloatArr
         observed: Utilities without NaN, shape `k x m`; `k` may be 0.
         reference_point: Shape `m`.
         scale: Sizes of the utilities, shape `m`, positive.
+        ceiling: What no utility can exceed, shape `m`: nothing is gained beyond. No limits if not given.
 
     Raises:
         InputError: There are more than four objectives.
@@ -125,6 +128,8 @@ def decompose(observed: FloatArray, reference_point: FloatArray, scale: FloatArr
     front = front[(front > 0).all(1)]
     front = np.unique(front[pareto_front(front)], axis=0)
     low, high = np.zeros((1, m)), np.full((1, m), np.inf)
+    if ceiling is not None:
+        high[0] = np.maximum((ceiling - reference_point) / scale, 0.0)
     for point in front[np.argsort(-front.prod(1), kind="stable")]:
         low, high = _without(low, high, point)
     return Boxes(reference_point, scale, front, low, high)

@@ -32,6 +32,7 @@ class Pool:
         cost: What a verification takes, shape `N`, positive.
         hit_probability: Probability of being a hit, shape `N`; None if unknown.
         waiting: How many are pending, p.
+        ceiling: What no utility can exceed, shape `m`, infinite where there is no limit; None if there is none at all.
         correlation: See `select_batch`; of rows of this pool, and of what is pending as rows N to N + p - 1.
     """
 
@@ -46,6 +47,7 @@ class Pool:
     cost: FloatArray
     hit_probability: FloatArray | None = None
     waiting: int = 0
+    ceiling: FloatArray | None = None
     correlation: Correlation | None = None
 
     def __len__(self) -> int:

@@ -22,10 +22,12 @@ class Scale:
     Attributes:
         low: The reference point, shape `m`.
         high: The best of the observed front, shape `m`; above `low` everywhere.
+        ceiling: What no utility can exceed, shape `m`, infinite where there is no limit; None if there is none at all.
     """
 
     low: FloatArray
     high: FloatArray
+    ceiling: FloatArray | None = None
 
     def normalised(self, utilities: FloatArray) -> FloatArray:
         """Utilities of which the reference point is 0 and the best of the front 1, shape `n x m`."""
@@ -33,7 +35,9 @@ class Scale:
         return normalised
 
 
-def front_scale(observed: FloatArray, reference_point: FloatArray, mean: FloatArray) -> Scale:
+def front_scale(
+    observed: FloatArray, reference_point: FloatArray, mean: FloatArray, ceiling: FloatArray | None = None
+) -> Scale:
     """The scale of the observed front, from the reference point to the best value in each objective.
 
     Where nothing observed is above the reference point, the best expected utility of the pool is taken, and where
@@ -43,11 +47,12 @@ def front_scale(observed: FloatArray, reference_point: FloatArray, mean: FloatAr
         observed: Utilities of verified crystals, shape `k x m`; `k` may be 0.
         reference_point: Shape `m`.
         mean: Expected utilities of the pool, shape `N x m`, at least one row.
+        ceiling: See `Scale`.
     """
     high = observed.max(0, initial=-np.inf)
     high = np.where(high > reference_point, high, mean.max(0))
     extent = np.where(np.ptp(mean, axis=0) > 0, np.ptp(mean, axis=0), np.maximum(np.abs(reference_point), 1e-9))
-    return Scale(reference_point, np.where(high > reference_point, high, reference_point + extent))
+    return Scale(reference_point, np.where(high > reference_point, high, reference_point + extent), ceiling)
 
 
 def normal_draws(m: int) -> FloatArray:
@@ -130,28 +135,36 @@ def scalarised_improvement(
     width = None if std is None or not std.any() else std / (scale.high - scale.low)
     draws = np.zeros((1, m)) if width is None else normal_draws(m)
     known = np.concatenate([scale.normalised(believed), np.zeros((1, m))])
+    most = None if scale.ceiling is None else scale.normalised(scale.ceiling)
     improvement, nearest = np.zeros(len(mean)), np.zeros(len(mean))
     step = max(1, _NUMBERS_PER_CHUNK // len(draws))
     for weight in weights:
         best = float(scalarised(known, weight).max())
         for start in range(0, len(mean), step):
             rows = slice(start, start + step)
-            above = _draws_above(centre[rows], None if width is None else width[rows], draws, weight, best)
+            above = _draws_above(centre[rows], None if width is None else width[rows], draws, weight, best, most)
             nearest[rows] += above.max(0)
             improvement[rows] += np.maximum(above, 0.0, out=above).mean(0)
     return improvement / len(weights), nearest / len(weights)
 
 
 def _draws_above(
-    centre: FloatArray, width: FloatArray | None, draws: FloatArray, weight: FloatArray, best: float
+    centre: FloatArray,
+    width: FloatArray | None,
+    draws: FloatArray,
+    weight: FloatArray,
+    best: float,
+    most: FloatArray | None,
 ) -> FloatArray:
-    """The scalarised utility of each draw above the best known, shape `draws x n`."""
+    """The scalarised utility of each draw, none above `most`, less the best known, shape `draws x n`."""
     least: FloatArray | None = None
     total = np.zeros((len(draws), len(centre)))
     for j, w in enumerate(weight):
         weighted = np.repeat(w * centre[None, :, j], len(draws), axis=0)
         if width is not None:
             weighted += draws[:, j, None] * (w * width[None, :, j])
+        if most is not None:
+            np.minimum(weighted, w * most[j] if w > 0 else 0.0, out=weighted)
         total += weighted
         least = weighted if least is None else np.minimum(least, weighted, out=least)
     assert least is not None

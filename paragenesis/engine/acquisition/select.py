@@ -78,6 +78,7 @@ def select_batch(
     feasible: FloatArray | None = None,
     cost: FloatArray | None = None,
     correlation: Correlation | None = None,
+    ceiling: FloatArray | None = None,
     settings: DecisionSettings | None = None,
     reference_point: FloatArray | None = None,
     space: FeatureSpace | None = None,
@@ -103,6 +104,8 @@ def select_batch(
         correlation: For some rows of the pool, shape `k`, how the errors of their expected utilities go together,
             shape `m x k x k` with 1 on the diagonals: what one pick would tell about others. Rows from `N` on are
             those of `pending`. It is asked of the shortlist of `ehvi_dpp`; without it picks tell nothing.
+        ceiling: The utilities that nothing can exceed, shape `m`, infinite where there is no limit: that of a target is
+            0. Normal moments promise more, but nothing is gained by it.
         settings: How to choose.
         reference_point: In utilities, shape `m`; inferred from what was observed and the pool if not given.
         space: How descriptors are scaled, where that is known already.
@@ -129,7 +132,7 @@ def select_batch(
     }
     if rows.size == 0:
         return _nothing(candidates, reference_point)
-    pool = build_pool(candidates, known, columns, reference_point, space, correlation)
+    pool = build_pool(candidates, known, columns, reference_point, space, correlation, ceiling)
     plan = STRATEGIES[settings.strategy](pool, seed)
     picks = choose(pool, settings, plan)
     picked = np.array([pick.row for pick in picks], dtype=np.int64)

@@ -137,6 +137,8 @@ def thompson(pool: Pool, seed: int) -> Plan:
     def score(picked: IntArray, usable: BoolArray) -> Scores:
         normal = np.random.default_rng([seed, len(picked)]).normal(size=pool.mean.shape)
         draw = pool.mean + pool.std * normal
+        if pool.ceiling is not None:
+            draw = np.minimum(draw, pool.ceiling)
         if isinstance(front, Boxes):
             value = largest_gains(front, draw, pool.worth, usable)
         else:
@@ -223,11 +225,11 @@ def _front(pool: Pool) -> Front:
     scale, m = _scale(pool), pool.mean.shape[1]
     if m > MOST_OBJECTIVES:
         return Scalarisations(pool.believed, scale, weightings(m))
-    return decompose(pool.believed, pool.reference_point, scale.high - scale.low)
+    return decompose(pool.believed, pool.reference_point, scale.high - scale.low, pool.ceiling)
 
 
 def _scale(pool: Pool) -> Scale:
-    return front_scale(pool.observed, pool.reference_point, pool.mean)
+    return front_scale(pool.observed, pool.reference_point, pool.mean, pool.ceiling)
 
 
 def _measure(pool: Pool) -> str:

@@ -69,6 +69,8 @@ class Evidence:
         max_forces: Residual force of each member, eV/A, shape `members x N`, or None.
         observed: Utilities of what was verified, shape `k x m`, or None.
         distances: From the nearest verified crystal, see `TriageSettings.familiar`, shape `N`; None if unknown.
+        hits: Where a batch is chosen for its probable hits, what makes one: which objective, and where it must lie;
+            None where crystals must improve on what is verified.
         calibrated: Whether the standard deviations were held against verified values; else nothing is hopeless.
     """
 
@@ -81,6 +83,7 @@ class Evidence:
     max_forces: FloatArray | None = None
     observed: FloatArray | None = None
     distances: FloatArray | None = None
+    hits: Sequence[tuple[int, Range]] | None = None
     calibrated: bool = True
 
     def __post_init__(self) -> None:
@@ -203,32 +206,33 @@ def false_confidence(evidence: Evidence, limits: TriageSettings) -> tuple[BoolAr
 
 
 def hopeless(evidence: Evidence, limits: TriageSettings) -> tuple[BoolArray, Callable[[int], str]]:
-    """Even its optimistic end misses a wanted range, or is no better in any objective than something verified."""
+    """Even its optimistic end misses a wanted range, or is no better in any objective than something verified.
+
+    Of a hit it is only asked that it is one, not that it is better than another.
+    """
     if not evidence.calibrated:
         return _nobody(evidence)
-    reach = limits.hope * evidence.std
-    best = np.stack(
-        [
-            goal.best_utility(evidence.mean[:, j] - reach[:, j], evidence.mean[:, j] + reach[:, j])
-            for j, goal in enumerate(evidence.goals)
-        ],
-        axis=1,
-    )
-    ranges = np.array([isinstance(goal, Range) for goal in evidence.goals])
-    missed = (best < 0) & ranges
-    beaten = np.zeros(len(best), dtype=bool)
-    if evidence.observed is not None:
+    low, high = evidence.mean - limits.hope * evidence.std, evidence.mean + limits.hope * evidence.std
+    goals = evidence.goals
+    wanted = evidence.hits
+    if wanted is None:
+        wanted = [(j, goal) for j, goal in enumerate(goals) if isinstance(goal, Range)]
+    missed = np.zeros((len(low), len(wanted)), dtype=bool)
+    for column, (j, interval) in enumerate(wanted):
+        missed[:, column] = interval.best_utility(low[:, j], high[:, j]) < 0
+    beaten = np.zeros(len(low), dtype=bool)
+    if evidence.observed is not None and evidence.hits is None:
+        best = np.stack([goal.best_utility(low[:, j], high[:, j]) for j, goal in enumerate(goals)], axis=1)
         front = evidence.observed[pareto_front(evidence.observed)]
         for point in front:  # a front has dozens of points, a pool 1e5 candidates
             beaten |= (best <= point).all(1) & (best < point).any(1)
 
     def detail(i: int) -> str:
         if missed[i].any():
-            j = int(np.argmax(missed[i]))
-            low, high = _targets(evidence, limits)[:2]
+            j, interval = wanted[int(np.argmax(missed[i]))]
             return (
                 f"{evidence.names[j]} {evidence.mean[i, j]:.3g} +- {evidence.std[i, j]:.2g} does not meet "
-                f"{_interval(low[j], high[j])} within {limits.hope:g} standard deviations"
+                f"{_interval(*interval.ends)} within {limits.hope:g} standard deviations"
             )
         return f"even {limits.hope:g} standard deviations better than expected it would not beat a verified crystal"
 

@@ -78,9 +78,23 @@ def first_line(error: BaseException) -> str:
 def refusal(error: BaseException, what: str) -> LedgerError:
     """The ledger's error for one of DuckDB or of the operating system; a full disk is a kind of its own."""
     words = getattr(error, "strerror", None) or first_line(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+    if disk_is_full(error):
         return DiskFullError(f"{what}: the disk is full; make room, and the campaign goes on from here")
     return LedgerError(f"{what}: {words}")
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error of DuckDB or of the operating system says that there is no room, on the disk or in a quota."""
+    known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return known or "No space left" in str(error) or "Disk quota exceeded" in str(error)
+
+
+def damaged(error: duckdb.Error, file: Path) -> LedgerError:
+    """The ledger's error for a file that opens but cannot be read to its end."""
+    return LedgerError(
+        f"{file} is damaged ({first_line(error)}); put the right file back, or `paragenesis recover {file.parent}` "
+        "rebuilds it"
+    )
 
 
 @finishing()
@@ -89,6 +103,7 @@ def run_select(connection: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:
 
     Raises:
         InputError: The text is not one statement that reads, or DuckDB refuses it.
+        LedgerError: A part of the file that it needs is damaged.
     """
     try:
         statements = connection.extract_statements(sql)
@@ -101,4 +116,8 @@ def run_select(connection: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:
     except InputError:
         raise
     except (duckdb.Error, ValueError, TypeError) as error:  # the latter for a text that is no UTF-8, or a kind unknown
+        if "Corrupt database file" in str(error):
+            raise LedgerError(
+                f"the ledger is damaged ({first_line(error)}); `paragenesis recover` rebuilds it"
+            ) from None
         raise InputError(f"the SQL was refused: {first_line(error)}") from None

@@ -26,7 +26,7 @@ from paragenesis.engine.failpoints import reach
 from paragenesis.engine.interruption import finishing
 from paragenesis.engine.ledger.chain import HEAD_FILE, Head, check_chain, following, genesis, unchained
 from paragenesis.engine.ledger.content import OF_CANDIDATES, SCIENCE, commit_digest, rows_of_rounds
-from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, refusal
+from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, damaged, refusal
 from paragenesis.engine.ledger.disk import sync
 from paragenesis.engine.ledger.export import export_closed_rounds, exported_rounds
 from paragenesis.engine.ledger.query import LedgerReader, check_version, existing
@@ -122,9 +122,12 @@ class Ledger(LedgerReader):
         check_version(connection, file, older_too=False)
         try:
             if schema_version(connection) < CHAINED:
-                _chain_head(connection).write(file.parent)
+                _write_first_head(connection, file.parent)
             migrate(connection)
             return cls(file.parent, connection)
+        except duckdb.Error as error:
+            connection.close()
+            raise damaged(error, file) from None
         except BaseException:
             connection.close()
             raise
@@ -237,7 +240,10 @@ class Ledger(LedgerReader):
                 self._record(key, round, "close", 0, fingerprint)
                 self._write_summary(round, counted, summary)
             reach(f"before the checkpoint of round {round}")
-            self.connection.execute("CHECKPOINT")
+            try:
+                self.connection.execute("CHECKPOINT")
+            except duckdb.Error as error:
+                raise refusal(error, f"the checkpoint of round {round} failed, but the round is closed") from None
         export_closed_rounds(self.connection, self.directory)
         self._refresh_status()
         return not closed
@@ -408,8 +414,21 @@ def _had_a_ledger(directory: Path) -> bool:
     return commits or bool(exported_rounds(directory)) or (directory / REBUILT).exists()
 
 
-def _chain_head(connection: Any) -> Head:
-    """The head of an older ledger, whose commits are not chained yet."""
+def _write_first_head(connection: Any, directory: Path) -> None:
+    """Put the head of an older ledger, whose commits are not chained yet, beside it.
+
+    Raises:
+        LedgerError: Another one is there already, so that this file is an old copy of a ledger that went on.
+    """
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     found = unchained(connection, meta)
-    return found[-1][1] if found else genesis(meta)
+    head = found[-1][1] if found else genesis(meta)
+    if os.path.lexists(directory / HEAD_FILE):  # an upgrade that was ended half-way leaves this very one
+        there = Head.read(directory)
+        if (there.seq, there.chain) != (head.seq, head.chain):
+            raise LedgerError(
+                f"{directory / LEDGER_FILE} is of an older version and holds {head.seq} commits, but {HEAD_FILE} tells "
+                f"of {there.seq}: it is an old copy; put the right file back, or `paragenesis recover {directory}` "
+                "takes closed rounds from their exports"
+            )
+    head.write(directory)

@@ -209,3 +209,21 @@ def test_settings_are_checked() -> None:
     for wrong in ({"explore": 1.5}, {"budget": 0.0}, {"budget": -1.0}, {"explore": -0.1}):
         with pytest.raises(InputError):
             DecisionSettings.parse(wrong)
+
+
+@pytest.mark.parametrize("strategy", ["ehvi_dpp", "ehvi", "thompson", "parego"])
+@pytest.mark.parametrize("m", [1, 5])
+def test_nothing_is_gained_beyond_a_ceiling(strategy: str, m: int) -> None:
+    """A crystal exactly on target is verified: neither certain nor doubtful candidates can be better."""
+    given = {**pool(n=40, m=m), "observed": np.zeros((1, m)), "ceiling": np.zeros(m)}
+    given["mean"] = -np.abs(given["mean"])
+    batch = choose(given, strategy=strategy)
+    assert batch.score == pytest.approx(np.zeros(8), abs=1e-12)
+    open_ended = choose({**given, "ceiling": np.full(m, np.inf)}, strategy=strategy)
+    assert open_ended.score.max() > 1e-6
+    assert open_ended.score.tolist() == choose({**given, "ceiling": None}, strategy=strategy).score.tolist()
+
+
+def test_a_ceiling_of_another_shape_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the ceiling is \[0.0\]; give 3 utilities"):
+        choose({**pool(), "ceiling": np.zeros(1)})

@@ -169,3 +169,19 @@ def test_shapes_are_checked() -> None:
         evidence(max_forces=np.zeros((2, 3)))
     with pytest.raises(InputError, match="goals"):
         evidence(goals=(Minimize(),))
+
+
+def test_of_a_hit_it_is_not_asked_to_be_better_than_another() -> None:
+    judged = Evidence(
+        names=("energy_above_hull", "gap"),
+        goals=(Minimize(), Maximize()),
+        mean=np.array([[0.03, 1.0], [0.2, 9.0], [0.06, 1.0]]),
+        std=np.array([[0.005, 0.1], [0.01, 0.1], [0.01, 0.1]]),
+        observed=np.array([[0.3, 5.0]]),
+        hits=((0, Range(high=0.05)),),
+    )
+    [found] = [t for t in triage(judged) if t.reason == "hopeless"]
+    assert found.index == 1
+    assert "energy_above_hull 0.2 +- 0.01 does not meet <= 0.05 within 3 standard deviations" in found.detail
+    others = [t.index for t in triage(replace(judged, hits=None)) if t.reason == "hopeless"]
+    assert others == [0, 2], "without hits one must improve on what is verified"

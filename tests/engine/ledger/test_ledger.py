@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -28,7 +29,8 @@ from paragenesis.engine.ledger import (
     structure_columns,
     verify_ledger,
 )
-from paragenesis.errors import InputError, LedgerError
+from paragenesis.engine.ledger.database import refusal
+from paragenesis.errors import DiskFullError, InputError, LedgerError
 
 
 def count(ledger: Ledger, table: str) -> int:
@@ -457,3 +459,39 @@ def test_the_digest_sees_the_science_and_nothing_else(filled, fill_into, tmp_pat
         connection.execute("UPDATE verifications SET value = value + 1e-12 WHERE round = 2 AND property = 'cost'")
     assert digest(other) != digest(filled)
     assert digest(other, [1]) == digest(filled, [1])
+
+
+class NoRoom:
+    """A connection whose checkpoint finds the disk full, in DuckDB's words."""
+
+    def __init__(self, connection):
+        self.real = connection
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def execute(self, sql, *values):
+        if sql == "CHECKPOINT":
+            raise duckdb.IOException('IO Error: Could not write file "ledger.duckdb": No space left on device')
+        return self.real.execute(sql, *values)
+
+
+def test_a_checkpoint_without_room_leaves_the_round_closed(ledger, make_chunk):
+    ledger.open_round(1, "{}")
+    ledger.commit(*make_chunk(1, 0))
+    ledger.connection = NoRoom(ledger.connection)
+    with pytest.raises(
+        DiskFullError, match="the checkpoint of round 1 failed, but the round is closed: the disk is full"
+    ):
+        ledger.close_round(1, {})
+    ledger.connection = ledger.connection.real
+    assert ledger.close_round(1, {}) is False, "it was closed before"
+    assert (ledger.directory / "exports" / "round=01").is_dir()
+    ledger.close()
+    assert verify_ledger(ledger.directory) == []
+
+
+def test_a_quota_that_is_spent_is_a_full_disk():
+    for error in (OSError(errno.EDQUOT, "Disk quota exceeded"), duckdb.IOException("write: Disk quota exceeded")):
+        assert isinstance(refusal(error, "nothing was written"), DiskFullError)
+    assert not isinstance(refusal(OSError(errno.EACCES, "Permission denied"), "nothing was written"), DiskFullError)

@@ -61,3 +61,14 @@ def test_a_ledger_of_an_older_version_opens_sound_and_with_the_same_digest(fille
         assert count(ledger, "selections WHERE most_like IS NULL AND similarity IS NULL") == count(ledger, "selections")
     assert verify_ledger(filled) == []
     assert digest(filled) == before
+
+
+def test_an_old_copy_of_an_older_version_does_not_replace_the_head(filled, aged):
+    head = (filled / "ledger.head").read_bytes()
+    aged(filled, 2)
+    with duckdb.connect(str(filled / "ledger.duckdb")) as connection:
+        connection.execute("DELETE FROM commits WHERE kind = 'close' AND round = 2")
+    (filled / "ledger.head").write_bytes(head)
+    with pytest.raises(LedgerError, match=r"of an older version and holds \d+ commits, but ledger.head tells of \d+"):
+        Ledger.open(filled)
+    assert (filled / "ledger.head").read_bytes() == head

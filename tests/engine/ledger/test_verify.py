@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 
 from paragenesis.engine.ledger import Ledger, digest, verify_ledger
+from paragenesis.errors import LedgerError
 
 
 def test_a_sound_ledger_has_no_problems_open_round_or_not(filled, make_chunk):
@@ -95,6 +97,30 @@ def test_planted_corruptions_of_the_tables_are_found(filled, corruption, sentenc
     with duckdb.connect(str(filled / "ledger.duckdb")) as connection:
         connection.execute(corruption)
     assert any(sentence in problem for problem in verify_ledger(filled)), verify_ledger(filled)
+
+
+def test_a_block_that_cannot_be_read_is_one_sentence(filled, tmp_path):
+    """DuckDB finds it when the block is read, which may be long after it opened the file."""
+    size, said = 262_144, []
+    content = (filled / "ledger.duckdb").read_bytes()
+    for start in range(3 * 4096, len(content), size):
+        damaged = bytearray(content)
+        damaged[start + 100] ^= 255
+        shutil.copytree(filled, tmp_path / str(start))
+        (tmp_path / str(start) / "ledger.duckdb").write_bytes(damaged)
+        for attempt in (verify_ledger, Ledger.open, digest):
+            try:
+                attempt(tmp_path / str(start))
+            except LedgerError as error:
+                said.append(str(error))
+    assert any("is damaged" in words and "paragenesis recover" in words for words in said), said
+
+
+def test_exports_that_the_ledger_knows_nothing_of_are_found(filled):
+    """A ledger and its head that were both put back from an older copy agree with each other."""
+    shutil.copytree(filled / "exports" / "round=02", filled / "exports" / "round=03")
+    [problem] = verify_ledger(filled)
+    assert "round 3 has exports, but is not closed in the ledger" in problem
 
 
 def _flip(folder):
