@@ -41,6 +41,7 @@ class Batch:
         excluded: Rows of the pool that could not be chosen, by label, with the column "reason".
         reference_point: What each objective must at least reach to count, in its own unit; for a Target or Range as
             the largest distance.
+        intervals: By objective how its standard deviations were held against what was observed, a sentence each.
         note: What is unusual about this choice; empty if nothing.
     """
 
@@ -48,6 +49,7 @@ class Batch:
     table: pd.DataFrame
     excluded: pd.DataFrame
     reference_point: dict[str, float]
+    intervals: dict[str, str]
     note: str
 
     def __iter__(self) -> Iterator[Hashable]:
@@ -144,6 +146,7 @@ def decide(
         table=_table(pool.index[rows], names, selection, mean, std),
         excluded=_excluded(pool, reasons),
         reference_point=_in_units(formulation.axes, selection.reference_point),
+        intervals=dict(zip(names, posterior.intervals, strict=True)),
         note="; ".join(
             filter(
                 None,
@@ -207,6 +210,7 @@ class _Posterior:
     Attributes:
         mean: Expected outcomes, shape `N x m`.
         std: Their standard deviations, shape `N x m`.
+        intervals: How these were made, a sentence an objective.
     """
 
     def __init__(self, X: FloatArray, known: Observations, space: FeatureSpace, settings: SurrogateSettings) -> None:
@@ -218,10 +222,13 @@ class _Posterior:
         self.mean = np.tile(centre, (len(X), 1))
         self.std = np.tile(np.where(centre == 0, 1.0, np.abs(centre)), (len(X), 1))
         self._X, self._model = X, ResidualSurrogate(settings.model_copy(update={"ensemble_weight": 0.0}))
+        self.intervals = ["nothing to learn from: as wide as the value is large"] * self.mean.shape[1]
         self._learnt = np.flatnonzero(spread > 1e-12 * np.abs(centre)) if len(X) else np.zeros(0, dtype=np.int64)
         if len(self._learnt):
             residuals, noise = (known.Y - centre)[:, self._learnt], known.noise[:, self._learnt]
             self._model.fit(known.X, residuals, noise_std=noise, space=space, fidelity=known.levels)
+            for j, calibration in zip(self._learnt, self._model.calibration, strict=True):
+                self.intervals[j] = calibration.sentence
             prior = self.mean[:, self._learnt], np.full((len(X), len(self._learnt)), np.nan)
             self.mean[:, self._learnt], self.std[:, self._learnt] = self._model.predict(X, *prior)
 

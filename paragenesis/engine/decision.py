@@ -39,6 +39,7 @@ from paragenesis.engine.lookup import (
 from paragenesis.engine.metrics import calibration
 from paragenesis.engine.preflight import Kit, formulation
 from paragenesis.engine.surrogate import ResidualSurrogate
+from paragenesis.engine.surrogate.residual import NOT_LEARNT
 from paragenesis.engine.verification import foretold, pending_before, verified_where
 
 # what a cheaper oracle can clear up is no reason not to ask it
@@ -57,6 +58,7 @@ class Decision:
         chosen: Rows of the pool that were selected, best first.
         known: Ids of what was verified, probed or pending, as the selection counts them.
         selection: Their scores and reasons; its own indices count what triage let through.
+        intervals: How the intervals of each objective were made, a sentence each.
     """
 
     ids: Sequence[str]
@@ -66,6 +68,7 @@ class Decision:
     chosen: IntArray
     known: Sequence[str]
     selection: Selection
+    intervals: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +143,10 @@ def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]
         if reference is None or len(reference) > MOST_OBJECTIVES
         else hypervolume(observed, reference),
         "ref_point": None if reference is None else reference.tolist(),
-        "calibration": json.dumps({"objectives": reports, "learnt_from": len(before.crystals)}, sort_keys=True),
+        "calibration": json.dumps(
+            {"objectives": reports, "intervals": _intervals(ledger, number), "learnt_from": len(before.crystals)},
+            sort_keys=True,
+        ),
     }
 
 
@@ -250,6 +256,9 @@ def _choose(
         chosen=rows[selection.indices],
         known=(*given.ids, *view.waiting.ids),
         selection=selection,
+        intervals=[NOT_LEARNT] * view.mean.shape[1]
+        if surrogate is None
+        else [c.sentence for c in surrogate.calibration],
     )
 
 
@@ -275,6 +284,12 @@ def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evid
         hits=formulation(kit.spec, kit.objectives).within if kit.spec.decision.strategy == "hits" else None,
         calibrated=len(view.labelled.crystals) >= kit.spec.surrogate.min_calibration,
     )
+
+
+def _intervals(ledger: LedgerReader, number: int) -> dict[str, str]:
+    """By objective how the intervals of a round's decision were made; nothing where it chose nothing."""
+    sql = "SELECT DISTINCT property, note FROM predictions WHERE model = ? AND note IS NOT NULL ORDER BY ALL"
+    return {row["property"]: row["note"] for row in ledger.query(sql, (posterior_model(number),)).to_pylist()}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from scipy.special import ndtr, ndtri
 from paragenesis.crystals import BoolArray, FloatArray
 from paragenesis.errors import InputError
 
+CURVE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STABLE, METASTABLE = 0.0, 0.1  # eV/atom above the hull: the two cut-offs in use in the field
 
 
@@ -145,6 +146,7 @@ class CalibrationReport:
         miscalibration_area: Mean distance of observed from nominal coverage over all levels, 0 to 0.5.
         sharpness: Root mean square standard deviation, in the objective's unit.
         rmse: Root mean square error of the means, same unit.
+        curve: The reliability curve: share of values inside the intervals of each of `CURVE_LEVELS`; empty without any.
     """
 
     n: int
@@ -153,6 +155,7 @@ class CalibrationReport:
     miscalibration_area: float
     sharpness: float
     rmse: float
+    curve: tuple[float, ...] = ()
 
 
 def calibration(values: FloatArray, mean: FloatArray, std: FloatArray, level: float = 0.9) -> CalibrationReport:
@@ -176,6 +179,7 @@ def calibration(values: FloatArray, mean: FloatArray, std: FloatArray, level: fl
         miscalibration_area=miscalibration_area(values, mean, std),
         sharpness=float(np.sqrt((std**2).mean())),
         rmse=float(np.sqrt(((values - mean) ** 2).mean())),
+        curve=tuple(interval_coverage(values, mean, std, np.array(CURVE_LEVELS)).tolist()),
     )
 
 

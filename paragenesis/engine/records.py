@@ -108,6 +108,7 @@ def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) 
             property=list(objectives) * len(chosen),
             mean=decision.mean[chosen].reshape(-1),
             std=decision.std[chosen].reshape(-1),
+            note=list(decision.intervals) * len(chosen),
         ),
     }
 

@@ -196,6 +196,13 @@ def test_settings_choose_the_strategy(table: pd.DataFrame) -> None:
     assert tuple(again) != batches["random"]
 
 
+def test_it_says_how_intervals_were_made(table: pd.DataFrame) -> None:
+    few = decide(table[FEATURES], table.iloc[:3], BOTH, q=2).intervals
+    assert "3 verified are too few to promise 90%" in few["y0"]
+    assert "from 40 leave-one-out residuals" in decide(table[FEATURES], table.iloc[:40], BOTH, q=2).intervals["y1"]
+    assert "nothing to learn from" in decide(table[FEATURES], None, BOTH, q=2).intervals["y0"]
+
+
 @pytest.mark.parametrize(
     ("change", "goals", "words"),
     [

@@ -45,7 +45,14 @@ def test_every_generated_crystal_has_one_verdict_and_the_ledger_is_sound(tiny: M
 def test_the_second_round_learns_from_the_first(tiny: MakeSpec, tmp_path: Path) -> None:
     run(tiny(), tmp_path / "c", executor="inline")
     calibration = query(tmp_path / "c", "SELECT calibration FROM rounds ORDER BY round")
-    assert [json.loads(row["calibration"])["learnt_from"] for row in calibration] == [0, 3]
+    told = [json.loads(row["calibration"]) for row in calibration]
+    assert [one["learnt_from"] for one in told] == [0, 3]
+    assert told[0]["intervals"]["density"] == "nothing is verified: the intervals are the ensemble's own"
+    assert "too few to promise 90%" in told[1]["intervals"]["formation_energy"]
+    assert [len(one["objectives"]["formation_energy"]["curve"]) for one in told] == [9, 9]
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "Intervals, round by round" in page
+    assert told[1]["intervals"]["formation_energy"] in page
 
 
 def test_the_ledger_tells_what_each_chosen_crystal_is_most_like(tiny: MakeSpec, tmp_path: Path) -> None:
@@ -336,11 +343,11 @@ def test_a_campaign_of_the_first_version_goes_on(
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_and_inline_write_the_same_ledger(tiny: MakeSpec, tmp_path: Path) -> None:
-    """With potentials side by side, and answers in any order from an oracle of its own."""
     run(tiny(), tmp_path / "inline", executor="inline")
-    workers = {"potentials": {"workers": 2}, "oracle": {"workers": 1}}
-    run(tiny(verification={"close": {"fraction": 1.0}}, resources=workers), tmp_path / "ray", executor="ray")
-    assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
+    run(tiny(resources={"potentials": {"workers": 2}}), tmp_path / "ray", executor="ray")
+    workers = {"potentials": {"workers": 1}, "oracle": {"workers": 1}}  # whose answers come in any order
+    run(tiny(verification={"close": {"fraction": 1.0}}, resources=workers), tmp_path / "order", executor="ray")
+    assert digest(tmp_path / "ray") == digest(tmp_path / "order") == digest(tmp_path / "inline")
 
 
 def test_a_matgl_member_judges_beside_the_one_that_relaxes(

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paragenesis.engine.metrics import calibration, count_sun, interval_coverage, miscalibration_area, wilson_interval
+from paragenesis.engine.metrics import (
+    CURVE_LEVELS,
+    calibration,
+    count_sun,
+    interval_coverage,
+    miscalibration_area,
+    wilson_interval,
+)
 from paragenesis.errors import InputError
 
 
@@ -67,8 +74,9 @@ def test_calibration_agrees_with_uncertainty_toolbox(factor: float) -> None:
     assert report.miscalibration_area == pytest.approx(area, abs=2e-3)
     assert report.sharpness == pytest.approx(toolbox.metrics_calibration.sharpness(factor * std))
     assert report.rmse == pytest.approx(np.sqrt(((values - mean) ** 2).mean()))
-    expected = {0.3: 0.38, 1.0: 0.9, 3.0: 1.0}[factor]
-    assert report.coverage == pytest.approx(expected, abs=0.05)
+    share = toolbox.metrics_calibration.get_proportion_in_interval
+    assert report.coverage == share(mean, factor * std, values, quantile=0.9)
+    assert report.curve == tuple(share(mean, factor * std, values, quantile=level) for level in CURVE_LEVELS)
 
 
 def test_unknown_values_are_left_out_and_nothing_is_nan() -> None:

@@ -272,7 +272,7 @@ def reliability(pairs: Sequence[Comparison]) -> Panel:
         sharpness = pair.axis.with_unit(f"{np.sqrt((std**2).mean()):.2g}")
         words.append(
             f"{pair.axis.words}: {len(values)} values, miscalibration area "
-            f"{miscalibration_area(values, mean, std):.2f}, intervals of {sharpness} on average"
+            f"{miscalibration_area(values, mean, std):.2f}, standard deviation {sharpness} (root mean square)"
         )
     if not traces:
         return Panel("reliability", "No verified value has an interval yet.")

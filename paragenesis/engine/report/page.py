@@ -19,6 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from paragenesis.engine.report import figures_models, figures_progress, panels, wording
+from paragenesis.engine.report.calibration import read_calibration
 from paragenesis.engine.report.data import Campaign, read_campaign
 from paragenesis.engine.report.generators import read_gave, read_taught
 from paragenesis.engine.report.panels import Panel
@@ -103,6 +104,7 @@ def render(source: Readable) -> str:
         gave=read_gave(source),
         taught=read_taught(source),
         asked=read_asked(source, campaign),
+        honesty=read_calibration(campaign),
         triage_words=_TRIAGE_WORDS,
         facts=wording.facts(source, campaign),
         members=[wording.source_of_energies(m) for m in campaign.members],

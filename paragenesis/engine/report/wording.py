@@ -55,8 +55,8 @@ def source_of_energies(entry: Mapping[str, Any]) -> dict[str, Any]:
     references = entry.get("references") or {}
     number = references.get("n_held_out", references.get("n"))
     words = [
-        f"mean absolute error {references['mae']:.3f} eV/atom" if _finite(references.get("mae")) else "",
-        f"bias {fixed(references['bias'], 3, '+')} eV/atom" if _finite(references.get("bias")) else "",
+        f"mean absolute error {references['mae']:.3f} eV/atom" if finite(references.get("mae")) else "",
+        f"bias {fixed(references['bias'], 3, '+')} eV/atom" if finite(references.get("bias")) else "",
         f"{number} held-out compounds" if number else "",
         str(references.get("source") or ""),
     ]
@@ -68,7 +68,7 @@ def source_of_energies(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _finite(value: object) -> bool:
+def finite(value: object) -> bool:
     """Whether a value of the ledger's JSON is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 

@@ -15,6 +15,7 @@ from paragenesis.engine.surrogate.process import Process, learn
 from paragenesis.engine.surrogate.settings import Calibration, SurrogateSettings
 from paragenesis.errors import InputError
 
+NOT_LEARNT = "nothing is verified: the intervals are the ensemble's own"
 _SCALE_BOUNDS = (0.25, 10.0)  # a handful of residuals may not shrink or stretch the intervals beyond this
 
 
@@ -156,7 +157,7 @@ class ResidualSurrogate:
         """
         level, least = self.settings.level, self.settings.min_calibration
         if process is None or process.n == 0:
-            words = "nothing is verified: the intervals are the ensemble's own"
+            words = NOT_LEARNT
             if process is not None:
                 words = "nothing is verified at the target level: the intervals are not calibrated"
             return Calibration(1.0, 0, np.nan, level, words)
@@ -167,11 +168,8 @@ class ResidualSurrogate:
             scores, smallest = np.sqrt(np.maximum(scores**2 - process.own_noise**2, 0.0)), 1.0
         scores = np.sort(scores / np.maximum(std, 1e-300))
         n, coverage = process.n, float((scores <= 1.0).mean())
-        if n < least:
-            words = f"{n} verified, {least} are needed: the intervals are not calibrated"
-            return Calibration(1.0, n, coverage, level, words)
         rank = int(np.ceil((n + 1) * level))
-        if rank > n:
+        if n < least or rank > n:
             scale = float(np.clip(scores[-1], 1.0, _SCALE_BOUNDS[1]))
             words = f"{n} verified are too few to promise {level:.0%}: stretched to the largest error, x{scale:.2f}"
         else:

@@ -20,7 +20,8 @@ class SurrogateSettings(Settings):
         default_spread: Standard deviation of a candidate without one (a single member has no spread), as a share of
             the objective's spread over the pool, until verified crystals tell better.
         level: Nominal coverage at which intervals are calibrated.
-        min_calibration: Verified crystals below which intervals are left as they are.
+        min_calibration: Verified crystals below which intervals are only ever stretched, to the largest error, and rule
+            no candidate out.
         exact_up_to: Verified crystals up to which an objective's process is exact; with more it is a variational one.
         inducing: Points that the variational process remembers instead of all crystals.
     """

@@ -34,6 +34,7 @@ SECTIONS = (
     "verified",
     "crystals",
     "generators",
+    "honesty",
     "triage",
     "provenance",
 )
@@ -366,7 +367,7 @@ def test_intervals_that_are_too_narrow_show_below_the_diagonal() -> None:
     at = {round(x): y for x, y in zip(curve.x, curve.y, strict=True)}
     assert at[90] == pytest.approx(58.9, abs=2.0)  # 1.645 x 0.5 standard deviations
     assert "4000 values, miscalibration area 0.21" in panel.caption
-    assert "intervals of 0.5 g/cm3" in panel.caption
+    assert "standard deviation 0.5 g/cm3" in panel.caption
     assert reliability([replace(pair, std=np.full(n, np.nan))]).figure is None
     assert reliability([replace(pair, std=np.zeros(n))]).figure is None  # certain: there is no interval
 
