@@ -245,8 +245,9 @@ def replaced(path: Path, rng: random.Random) -> None:
 DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
     damage.__name__: damage for damage in (truncated, flipped, zeroed, deleted, replaced)
 }
+FOREIGN = "foreign"  # the sound file of another campaign in its place
 DAMAGED_FILES = ("ledger.duckdb", "ledger.duckdb.wal", "ledger.head", "an export", "a manifest")
-EVERY = dict.fromkeys(DAMAGED_FILES, tuple(DAMAGES))
+EVERY = dict.fromkeys(DAMAGED_FILES, (*DAMAGES, FOREIGN))
 EVERY_PAIR = tuple(combinations(DAMAGED_FILES, 2))
 
 
@@ -282,19 +283,21 @@ class Whole:
         directory: Where it is.
         science: The digest of all of it.
         closed: Its closed rounds and their digest; first without the last rounds, at the end with all of them.
+        foreign: A ledger of another campaign, left in the same way.
     """
 
     directory: Path
     science: str
     closed: list[Closed]
+    foreign: Path | None = None
 
     @classmethod
-    def of(cls, directory: Path) -> Whole:
+    def of(cls, directory: Path, foreign: Path | None = None) -> Whole:
         """Read it once."""
         with LedgerReader.open(directory) as ledger:
             numbers = ledger.closed_rounds()
             closed = [(tuple(numbers[:n]), digest(ledger, numbers[:n])) for n in range(len(numbers) + 1)]
-            return cls(directory, digest(ledger), closed)
+            return cls(directory, digest(ledger), closed, foreign)
 
     def copy(self, work: Path) -> None:
         """Put a copy of it in the place of what was there."""
@@ -336,10 +339,15 @@ def matrix(
 ) -> Iterator[tuple[str, str, int, Found]]:
     """Damages of files: the file, the damage, the seed, and what became of it."""
     for name, damage in ((name, damage) for name, damages in cases.items() for damage in damages):
-        for seed in seeds if damage != "deleted" else seeds[:1]:
+        for seed in seeds if damage not in ("deleted", FOREIGN) else seeds[:1]:
             rng = random.Random(f"{name} {damage} {seed}")
             whole.copy(work)
-            DAMAGES[damage](victim(work, name, rng), rng)
+            path = victim(work, name, rng)
+            if damage == FOREIGN:
+                assert whole.foreign is not None
+                shutil.copy(whole.foreign / path.relative_to(work), path)
+            else:
+                DAMAGES[damage](path, rng)
             yield name, damage, seed, judge(work, whole)
 
 

@@ -126,11 +126,12 @@ def _reopened(directory: Path) -> float | None:
 
 def _left_by_a_kill(work: Path) -> faults.Whole:
     """A ledger as a killed process leaves it, with two closed rounds and one open."""
-    kit = faults.tiny_kit(rounds=3)
-    places, _ = faults.undisturbed(kit, work / "finished")
-    at = next(i for i, place in enumerate(places, start=1) if place.startswith("before commit 'r003/selection"))
-    faults.run_child(kit, work / "whole", at)
-    return faults.Whole.of(work / "whole")
+    for name, seed in (("whole", 1), ("foreign", 2)):
+        kit = faults.tiny_kit(rounds=3, seed=seed)
+        places, _ = faults.undisturbed(kit, work / f"{name}-finished")
+        at = next(i for i, place in enumerate(places, start=1) if place.startswith("before commit 'r003/selection"))
+        faults.run_child(kit, work / name, at)
+    return faults.Whole.of(work / "whole", work / "foreign")
 
 
 def damage(options: Options, work: Path) -> dict[str, Any]:
@@ -142,9 +143,9 @@ def damage(options: Options, work: Path) -> dict[str, Any]:
         _warn(result, name, kind, seed)
     table = []
     for name in faults.DAMAGED_FILES:
-        cells = [_counted(found[name, kind]) for kind in faults.DAMAGES]
+        cells = [_counted(found[name, kind]) for kind in faults.EVERY[name]]
         table.append([name, *cells])
-    print(markdown(["file", *faults.DAMAGES], table))
+    print(markdown(["file", *faults.DAMAGES, faults.FOREIGN], table))
     both: dict[tuple[str, str], list[faults.Found]] = {}
     for names, kinds, seed, result in faults.pairs(whole, work / "c", seeds):
         both.setdefault(names, []).append(result)

@@ -116,9 +116,9 @@ def decision(number: int) -> list[Commit]:
     ]
 
 
-def fill(directory: Path, *, rounds: int = 2, reverse: bool = False) -> Path:
+def fill(directory: Path, *, rounds: int = 2, reverse: bool = False, name: str = "a test") -> Path:
     """Write closed rounds into a new ledger; `reverse` delivers the chunks the other way round."""
-    with Ledger.create(directory, META) as ledger:
+    with Ledger.create(directory, META | {"name": name}) as ledger:
         for number in range(1, rounds + 1):
             ledger.open_round(number, "{}")
             chunks = [chunk(number, index) for index in range(2)]
@@ -147,9 +147,9 @@ def filled(tmp_path: Path, _filled_once: Path) -> Path:
     return Path(shutil.copytree(_filled_once, tmp_path / "filled"))
 
 
-@pytest.fixture(scope="session")
-def _killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = fill(tmp_path_factory.mktemp("ledger") / "running")
+def kill(directory: Path, name: str) -> Path:
+    """A copy of a ledger whose writer has two closed rounds, and commits of a third in the write-ahead log."""
+    fill(directory, name=name)
     with Ledger.open(directory) as ledger:
         ledger.open_round(3, "{}")
         for index in range(2):
@@ -157,9 +157,20 @@ def _killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(shutil.copytree(directory, directory.with_name("killed")))
 
 
+@pytest.fixture(scope="session")
+def _killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return kill(tmp_path_factory.mktemp("ledger") / "running", "a test")
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of another campaign, which is as far; for reading only."""
+    return kill(tmp_path_factory.mktemp("foreign") / "running", "another")
+
+
 @pytest.fixture
 def killed(tmp_path: Path, _killed_once: Path) -> Path:
-    """What a killed process leaves: two closed rounds, and commits of a third in the write-ahead log; a copy."""
+    """What a killed process leaves, see `kill`; a copy."""
     return Path(shutil.copytree(_killed_once, tmp_path / "killed"))
 
 

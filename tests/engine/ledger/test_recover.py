@@ -20,9 +20,9 @@ def faults(script):
 
 # each damage that is found in a way of its own; all of them, many times over, in `benchmarks/reliability.py`
 DAMAGED = {
-    "ledger.duckdb": ("truncated", "flipped", "zeroed", "deleted", "replaced"),
-    "ledger.duckdb.wal": ("truncated", "flipped", "deleted"),
-    "ledger.head": ("flipped", "deleted"),
+    "ledger.duckdb": ("truncated", "flipped", "zeroed", "deleted", "replaced", "foreign"),
+    "ledger.duckdb.wal": ("truncated", "flipped", "deleted", "foreign"),
+    "ledger.head": ("flipped", "deleted", "foreign"),
     "an export": ("flipped", "deleted"),
     "a manifest": ("truncated", "flipped"),
 }
@@ -34,8 +34,9 @@ PAIRED = (
 )
 
 
-def test_no_damage_is_silent_and_closed_rounds_come_back(faults, killed, tmp_path):
-    found = list(faults.matrix(faults.Whole.of(killed), tmp_path / "work", range(1), DAMAGED))
+def test_no_damage_is_silent_and_closed_rounds_come_back(faults, killed, foreign, tmp_path):
+    whole = faults.Whole.of(killed, foreign)
+    found = list(faults.matrix(whole, tmp_path / "work", range(1), DAMAGED))
     assert len(found) == sum(map(len, DAMAGED.values()))
     assert [case for case in found if case[3].outcome == "silent" or not case[3].recovered] == []
     outcomes = {name: {case[3].outcome for case in found if case[0] == name} for name in DAMAGED}
