@@ -265,7 +265,8 @@ class Found:
     """What became of a damaged ledger.
 
     Attributes:
-        outcome: "refused" on opening, "reported" by `verify`, "harmless": nothing is missing; else "silent".
+        outcome: "refused" in a sentence on opening or reading, "reported" by `verify`, "harmless": nothing is lost;
+            else "silent".
         recovered: Whether `recover` brought every closed round back that was left somewhere, and a sound ledger.
         all_closed: Whether these were all closed rounds.
     """
@@ -319,8 +320,6 @@ def judge(directory: Path, whole: Whole, at_least: int | None = None) -> Found:
             outcome = "reported" if problems else "harmless" if digest(ledger) == whole.science else "silent"
     except LedgerError:
         outcome = "refused"
-    except Exception as error:  # noqa: BLE001  DuckDB finds some damage only when it reads the block
-        outcome = "refused" if type(error).__module__.startswith("_duckdb") else "silent"
     recover(directory)
     closed = closed_rounds(directory)
     enough = whole.closed[-1:] if at_least is None else whole.closed[at_least:]

@@ -1,8 +1,9 @@
 """Decisions: which candidates a strategy verifies, what it finds, how honest its intervals are, what it costs.
 
     python benchmarks/decisions.py --task redoxmers --data ../shared/data [--seeds 20] [--strategies ehvi_dpp ehvi ...]
-    python benchmarks/decisions.py --task discovery --data ../shared/data [--potential chgnet-0.3.0]
+    python benchmarks/decisions.py --task discovery --data ../shared/data [--potential chgnet-0.3.0 | --composition]
     python benchmarks/decisions.py --task honesty
+    python benchmarks/decisions.py --task calls --seeds 3
     python benchmarks/decisions.py --task features --data ../shared/data --potential chgnet-0.3.0 --seeds 5
 
 redoxmers   `redoxmers.csv`: 1,408 molecules of four substituents, three outcomes to minimise. Five at a time,
@@ -10,6 +11,7 @@ redoxmers   `redoxmers.csv`: 1,408 molecules of four substituents, three outcome
 discovery   all crystals of `mp20_train.csv.gz`, the oracle is the table. A hit has hull distance 0, a band gap of 1.0
             to 2.5 eV and a density below 6 g/cm3. 50 at random first, then 25 at a time to 300.
 honesty     a synthetic pool with planted noisy regions: what triage removes.
+calls       how long one call of `decide` takes on a table of numbers and categories, three objectives.
 features    what a surrogate learns from descriptors of composition and structure, from the potential's, and from both.
 
 Coverage is that of the 90 % intervals that were told before each verification.
@@ -31,16 +33,18 @@ import pandas as pd
 from bench_features import features, mean_and_error
 from bench_table import markdown, versions
 
-from paragenesis import Minimize, Range, decide
+from paragenesis import Maximize, Minimize, Range, decide
 from paragenesis.engine.acquisition.dpp import log_determinant
 from paragenesis.engine.acquisition.features import FeatureSpace
 from paragenesis.engine.acquisition.pareto import hypervolume
 from paragenesis.engine.acquisition.select import DecisionSettings
 from paragenesis.engine.acquisition.triage import Evidence, TriageSettings, triage
+from paragenesis.engine.descriptors import DESCRIPTOR_NAMES
 from paragenesis.objectives import Goal
 
 Floats = np.ndarray
 REDOXMERS = ("R1", "R3", "R4", "R5", "abs_lam_diff", "ered", "gsol")
+CALLS = ((3_500, 100, 5), (100_000, 500, 64))  # candidates, observations, q
 HIT = {
     "energy_above_hull": Range("energy_above_hull", high=0.0),
     "band_gap": Range("band_gap", low=1.0, high=2.5),
@@ -118,7 +122,7 @@ def redoxmers(options: argparse.Namespace) -> dict[str, Any]:
         for seed in seeds_of(options):
             done = campaign(
                 table, REDOXMERS[:4], goals, first=5, q=5, budget=100, seed=seed,
-                settings={"strategy": strategy, "diversity": options.diversity},
+                settings={"strategy": strategy, "diversity": options.diversity, "explore": options.explore},
             )  # fmt: skip
             for n, found in shares.items():
                 found.append(hypervolume(utilities[done.tried[:n]], reference) / whole)
@@ -138,7 +142,9 @@ def discovery(options: argparse.Namespace) -> dict[str, Any]:
     """Hits among 300 verified crystals, begun with 50 at random."""
     from bench_pool import mp20_pool
 
-    table, features = mp20_pool(options.data, options.potential, options.work)
+    table, features = mp20_pool(options.data, None if options.composition else options.potential, options.work)
+    if options.composition:
+        features = [f"x_{name}" for name in DESCRIPTOR_NAMES[: DESCRIPTOR_NAMES.index("volume_per_atom")]]
     hit = np.logical_and.reduce([goal.utility(table[name].to_numpy()) == 0 for name, goal in HIT.items()])
     space = FeatureSpace(table[features].to_numpy(), 16)
     coordinates = space(table[features].to_numpy())
@@ -148,7 +154,7 @@ def discovery(options: argparse.Namespace) -> dict[str, Any]:
         for seed in seeds_of(options):
             done = campaign(
                 table, features, list(HIT.values()), first=50, q=25, budget=300, seed=seed,
-                settings={"strategy": strategy, "diversity": options.diversity},
+                settings={"strategy": strategy, "diversity": options.diversity, "explore": options.explore},
             )  # fmt: skip
             which = np.array(done.tried)
             hits = which[hit[which]]
@@ -210,10 +216,42 @@ def honesty(options: argparse.Namespace) -> dict[str, Any]:
     return {"task": "honesty", "removed": removed}
 
 
+def mixed_table(n: int, seed: int) -> pd.DataFrame:
+    """Six numbers, two categories and three outcomes of them with some noise."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.random((n, 6)), columns=[f"x{i}" for i in range(6)])
+    table["solvent"], table["salt"] = rng.choice([*"abcdefgh"], n), rng.choice([*"uvwxyz"], n)
+    effect = table["solvent"].map({name: 0.1 * i for i, name in enumerate("abcdefgh")})
+    for j in range(3):
+        wave = np.sin(3 * table[f"x{j}"] + table[f"x{j + 3}"])
+        table[f"y{j}"] = wave + (effect if j == 0 else 0.0) + 0.05 * rng.standard_normal(n)
+    return table
+
+
+def calls(options: argparse.Namespace) -> dict[str, Any]:
+    """What one call takes from tables to batch."""
+    goals = [Maximize("y0"), Minimize("y1"), Maximize("y2")]
+    rows, results = [], []
+    for n, k, q in CALLS:
+        wall, cpu = [], []
+        for seed in seeds_of(options):
+            pool, seen = mixed_table(n, seed).drop(columns=["y0", "y1", "y2"]), mixed_table(k, seed + 10_000)
+            clock, started = time.process_time(), time.perf_counter()
+            batch = decide(pool, seen, goals, q, seed=seed)
+            wall.append(time.perf_counter() - started)
+            cpu.append(time.process_time() - clock)
+            assert len(batch) == q
+        results.append({"n": n, "k": k, "q": q, "wall": wall, "cpu": cpu})
+        rows.append([f"{n:,}", str(k), str(q), mean_and_error(wall, 1), mean_and_error(cpu, 1)])
+    print(markdown(["candidates", "observations", "q", "wall s", "CPU s"], rows))
+    return {"task": "calls", "results": results}
+
+
 TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "redoxmers": redoxmers,
     "discovery": discovery,
     "honesty": honesty,
+    "calls": calls,
     "features": lambda options: features(options, HIT),
 }
 
@@ -225,13 +263,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--strategies", nargs="+")
+    parser.add_argument("--explore", type=float, default=0.0, help="redoxmers, discovery: share that explores")
+    parser.add_argument("--composition", action="store_true", help="discovery: features of composition alone")
     parser.add_argument("--diversity", type=float, help="its weight; each strategy's own if not given")
     parser.add_argument("--potential", help="its energies and descriptors are features, too")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 300], help="crystals learnt from")
     parser.add_argument("--work", type=Path, default=Path("decisions.work"), help="folder for features, found once")
     parser.add_argument("--out", type=Path, help="write everything there as JSON")
     options = parser.parse_args(arguments)
-    if options.data is None and options.task != "honesty":
+    if options.data is None and options.task not in ("honesty", "calls"):
         parser.error("--data is needed")
     if options.potential is None and options.task == "features":
         parser.error("--potential is needed")

@@ -5,6 +5,7 @@
     python benchmarks/reliability.py --task damage [--seeds 10]      # every file, every damage; pairs of files
     python benchmarks/reliability.py --task recover [--stride 1]     # every step of a recovery, three kinds of fault
     python benchmarks/reliability.py --task cost                     # what durability costs
+    python benchmarks/reliability.py --task all                      # all of them, one after the other
 
 All on a tiny campaign with a Lennard-Jones potential, in this process's children; needs a system that can fork.
 
@@ -271,7 +272,7 @@ TASKS: dict[str, Callable[[Options, Path], dict[str, Any]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=sorted(TASKS), required=True)
+    parser.add_argument("--task", choices=[*TASKS, "all"], required=True)
     parser.add_argument("--stride", type=int, default=1, help="crashes, recover: only every so many steps")
     parser.add_argument(
         "--faults", nargs="+", choices=faults.KINDS, default=faults.KINDS, help="crashes, recover: which kinds"
@@ -284,11 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        result = TASKS[options.task](options, Path(folder))
+    results = []
+    for task in TASKS if options.task == "all" else [options.task]:
+        print(f"\n{task}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(TASKS[task](options, Path(folder)))
     print(f"\n{time.monotonic() - started:.0f} s; {versions('duckdb', 'torch')}")
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1, default=str) + "\n")
+        options.out.write_text(json.dumps(results if len(results) > 1 else results[0], indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":

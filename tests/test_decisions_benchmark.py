@@ -39,6 +39,13 @@ def test_decisions_tells_what_triage_removes(script: Script, table: Tables) -> N
     assert removed["true hits"] < 5
 
 
+def test_decisions_times_whole_calls(script: Script, table: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    decisions = script("decisions")
+    monkeypatch.setattr(decisions, "CALLS", ((200, 30, 3),))
+    decisions.main(["--task", "calls", "--seeds", "2"])
+    assert float(table()["200"][2].split()[0]) > 0
+
+
 def crystals() -> tuple[pd.DataFrame, list[str]]:
     """A table as `mp20_pool` makes it; pooled features know the potential's error, composition and structure do not."""
     rng = np.random.default_rng(0)

@@ -35,7 +35,7 @@ class DecisionSettings(Settings):
         shortlist: How many of the best scores the diverse choice is made from.
         diversity: Weight of diversity against the logarithm of the score; 0 is none. By default the strategy's own:
             0.03 with `ehvi_dpp`, of which the joint posterior keeps picks apart already, and 0.1 with `hits`, of which
-            nothing else does (evidence: `benchmarks/README.md`, "Decisions").
+            nothing else does (evidence: `benchmarks/README.md`, "Choosing 5 of" and "Decisions").
         similarity_length: Distance at which two crystals count as alike, as a share of the pool's root mean square
             distance.
         reference_point: What each objective must at least reach, in its own unit and in the order of the objectives;
