@@ -98,9 +98,30 @@ def open_ledger(kit: Kit, directory: Path) -> Ledger:
     """The ledger of a campaign: a new one, or the one that is there.
 
     Raises:
+        InputError: It was begun with other levels of theory: weights or versions that changed behind the same names.
         LedgerError: The ledger is held by another process, or damaged.
     """
-    return Ledger.open(directory) if Ledger.exists(directory) else Ledger.create(directory, kit.meta)
+    if not Ledger.exists(directory):
+        return Ledger.create(directory, kit.meta)
+    ledger = Ledger.open(directory)
+    begun, now = _levels(ledger.meta()), _levels(kit.meta)
+    changed = [what for what in now if begun.get(what, now[what]) != now[what]]
+    if changed:
+        ledger.close()
+        words = "; ".join(f"{what} ({begun[what]} then, {now[what]} now)" for what in changed)
+        raise InputError(
+            f"the campaign in '{directory}' was begun with another level of theory: {words}; put the weights and package "
+            "versions of then back to resume it, or give another --directory"
+        )
+    return ledger
+
+
+def _levels(meta: Mapping[str, str]) -> dict[str, str]:
+    """The keys of the levels of theory that a campaign's parts have, by what they are for."""
+    members, probes = (json.loads(meta.get(key, "[]")) for key in ("members", "probes"))
+    found = {f"potential '{one['name']}'": one["level_key"] for one in members}
+    found |= {f"cheaper oracle {i} '{one['name']}'": one["level_key"] for i, one in enumerate(probes, start=1)}
+    return found | {"the oracle": json.loads(meta["oracle"])["level_key"]}
 
 
 class Campaign:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from paragenesis.engine import preflight
 from paragenesis.engine.campaign import Progress
 from paragenesis.engine.executor import InlineExecutor, Outcome
 from paragenesis.engine.ledger import LedgerReader, digest, verify_ledger
@@ -360,3 +362,23 @@ def test_a_matgl_member_judges_beside_the_one_that_relaxes(
     assert any(row["model"].startswith("matgl:") for row in judged)
     held = query(tmp_path / "c", "SELECT DISTINCT reason FROM triage")
     assert {"reason": "disagreement"} in held, "triage sees what every member says"
+
+
+def test_weights_that_changed_behind_the_same_name_are_refused(
+    tiny: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(rounds=1), tmp_path / "c", executor="inline")
+    before = digest(tmp_path / "c")
+    real = preflight.load_potential
+
+    def retrained(name: str, **options: Any) -> Any:
+        potential = real(name, **options)
+        return replace(potential, level=potential.level.model_copy(update={"weights": "f" * 64}))
+
+    monkeypatch.setattr(preflight, "load_potential", retrained)
+    with pytest.raises(InputError, match=r"another level of theory: potential 'lennard-jones' \(.* then, .* now\)"):
+        run(tiny(rounds=2), tmp_path / "c", executor="inline")
+    assert digest(tmp_path / "c") == before
+    monkeypatch.undo()
+    run(tiny(rounds=2), tmp_path / "c", executor="inline")
+    assert verify_ledger(tmp_path / "c") == []
