@@ -110,8 +110,8 @@ def open_ledger(kit: Kit, directory: Path) -> Ledger:
         ledger.close()
         words = "; ".join(f"{what} ({begun[what]} then, {now[what]} now)" for what in changed)
         raise InputError(
-            f"the campaign in '{directory}' was begun with another level of theory: {words}; put the weights and package "
-            "versions of then back to resume it, or give another --directory"
+            f"the campaign in '{directory}' was begun with another level of theory: {words}; put the weights and "
+            "package versions of then back to resume it, or give another --directory"
         )
     return ledger
 
