@@ -36,6 +36,8 @@ def read_calibration(campaign: Campaign) -> list[Honesty]:
         for name, report in sorted(_table_in(told, "objectives").items()):
             if isinstance(report, dict) and isinstance(report.get("n"), int):
                 known = {key: float(report[key]) if finite(report.get(key)) else None for key in _NUMBERS}
+                if known["sharpness"] == 0:  # what is certain has no intervals
+                    known["miscalibration_area"] = None
                 found.append(Honesty(one.round, name, report["n"], str(made.get(name, "")), **known))
     return found
 
