@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from paragenesis.engine.ledger import Ledger, LedgerReader, digest, schema, verify_ledger
-from paragenesis.errors import LedgerError
+from paragenesis.errors import DiskFullError, LedgerError
 
 
 def count(ledger: Ledger, table: str) -> int:
@@ -30,10 +30,18 @@ def break_down(connection):
     raise RuntimeError("power failure")
 
 
+def run_out_of_room(connection):
+    add_a_column(connection)
+    raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+
+
 def test_an_older_ledger_is_brought_up_to_date_whole_or_not_at_all(filled, monkeypatch):
     first, newest = schema.MIGRATIONS, schema.newest_version()
     monkeypatch.setattr(schema, "MIGRATIONS", (*first, break_down))
     with pytest.raises(RuntimeError, match="power failure"):
+        Ledger.open(filled)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*first, run_out_of_room))
+    with pytest.raises(DiskFullError, match="could not be opened: the disk is full"):
         Ledger.open(filled)
     monkeypatch.setattr(schema, "MIGRATIONS", (*first, add_a_column))
     with pytest.raises(LedgerError, match=f"has version {newest}, but {newest + 1} is needed"):
