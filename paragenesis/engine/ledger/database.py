@@ -90,7 +90,7 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def damaged(error: duckdb.Error, file: Path) -> LedgerError:
-    """The ledger's error for a file that opens but cannot be read to its end, or has no room to be brought up to date."""
+    """The ledger's error for a file that opens but cannot be read to its end, or has no room to be written."""
     if disk_is_full(error):
         return refusal(error, f"{file} could not be opened")
     return LedgerError(
