@@ -1,4 +1,4 @@
-"""What tests share: folders with real data and weights, a Ray cluster, the benchmarks, a tiny campaign."""
+"""What tests share: real data and weights, a Ray cluster, the benchmarks, a tiny campaign, the command line."""
 
 from __future__ import annotations
 
@@ -101,3 +101,32 @@ def tiny() -> Callable[..., CampaignSpec]:
         return CampaignSpec.parse(values | changes)
 
     return make
+
+
+class CommandLine:
+    """Runs commands as `paragenesis` does."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *words: object) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        from paragenesis.cli import run_command
+
+        self._capsys.readouterr()
+        code = run_command([str(word) for word in words])
+        return code, *self._capsys.readouterr()
+
+    def refused(self, *words: object) -> str:
+        """The one sentence with which something is refused as input."""
+        code, _, said = self(*words)
+        assert code == 2, said
+        assert said.startswith("error: ")
+        assert len(said.splitlines()) == 1
+        return said
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line."""
+    return CommandLine(capsys)

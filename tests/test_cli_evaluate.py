@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,8 @@ from ase.build import bulk
 from ase.io import write
 from pymatgen.core import Structure
 
-from paragenesis.cli import run_command
-
-Run = Callable[..., tuple[int, str, str]]
+Run = Any  # the fixture `cli` of conftest.py
 LJ = ["--potential", "lennard-jones", "--fmax", 0.3, "--max-steps", 20]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run_command([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +91,22 @@ def disk_is_full(error: BaseException) -> bool:
     return known or "No space left" in str(error) or "Disk quota exceeded" in str(error)
 
 
-def damaged(error: duckdb.Error, file: Path) -> LedgerError:
-    """The ledger's error for a file that opens but cannot be read to its end, or has no room to be written."""
-    if disk_is_full(error):
-        return refusal(error, f"{file} could not be opened")
-    return LedgerError(
-        f"{file} is damaged ({first_line(error)}); put the right file back, or `paragenesis recover {file.parent}` "
-        "rebuilds it"
-    )
+@contextmanager
+def legible(file: Path) -> Iterator[None]:
+    """What is done inside takes the ledger's file for whole: DuckDB finds some damage only when it reads the block.
+
+    Raises:
+        LedgerError: It is damaged, or there is no room where something is written.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        if disk_is_full(error):
+            raise refusal(error, f"{file} could not be opened") from None
+        raise LedgerError(
+            f"{file} is damaged ({first_line(error)}); put the right file back, or `paragenesis recover {file.parent}` "
+            "rebuilds it"
+        ) from None
 
 
 @finishing()

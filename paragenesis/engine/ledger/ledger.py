@@ -26,7 +26,7 @@ from paragenesis.engine.failpoints import reach
 from paragenesis.engine.interruption import finishing
 from paragenesis.engine.ledger.chain import HEAD_FILE, Head, check_chain, following, genesis, unchained
 from paragenesis.engine.ledger.content import OF_CANDIDATES, SCIENCE, commit_digest, rows_of_rounds
-from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, damaged, refusal
+from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, legible, refusal
 from paragenesis.engine.ledger.disk import sync
 from paragenesis.engine.ledger.export import export_closed_rounds, exported_rounds
 from paragenesis.engine.ledger.query import LedgerReader, check_version, existing
@@ -121,13 +121,11 @@ class Ledger(LedgerReader):
         connection = connect(file, read_only=False)
         check_version(connection, file, older_too=False)
         try:
-            if schema_version(connection) < CHAINED:
-                _write_first_head(connection, file.parent)
-            migrate(connection)
-            return cls(file.parent, connection)
-        except duckdb.Error as error:
-            connection.close()
-            raise damaged(error, file) from None
+            with legible(file):
+                if schema_version(connection) < CHAINED:
+                    _write_first_head(connection, file.parent)
+                migrate(connection)
+                return cls(file.parent, connection)
         except BaseException:
             connection.close()
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,7 +12,7 @@ from paragenesis.crystals import Crystals
 from paragenesis.engine.interruption import finishing
 from paragenesis.engine.ledger.chain import check_chain
 from paragenesis.engine.ledger.content import science_digest
-from paragenesis.engine.ledger.database import LEDGER_FILE, connect, damaged, leads_out, run_select
+from paragenesis.engine.ledger.database import LEDGER_FILE, connect, leads_out, legible, run_select
 from paragenesis.engine.ledger.schema import newest_version, schema_version
 from paragenesis.errors import InputError, LedgerError
 
@@ -35,10 +34,8 @@ class LedgerReader:
         """
         reader = cls.open_unchecked(directory)
         try:
-            check_chain(reader.connection, reader.directory, reader.meta())
-        except duckdb.Error as error:
-            reader.close()
-            raise damaged(error, reader.directory / LEDGER_FILE) from None
+            with legible(reader.directory / LEDGER_FILE):
+                check_chain(reader.connection, reader.directory, reader.meta())
         except LedgerError:
             reader.close()
             raise
@@ -194,7 +191,5 @@ def digest(ledger: LedgerReader | Path | str, rounds: list[int] | None = None) -
     if not isinstance(ledger, LedgerReader):
         with LedgerReader.open(ledger) as opened:
             return digest(opened, rounds)
-    try:
+    with legible(ledger.directory / LEDGER_FILE):
         return science_digest(ledger.connection, rounds)
-    except duckdb.Error as error:
-        raise damaged(error, ledger.directory / LEDGER_FILE) from None

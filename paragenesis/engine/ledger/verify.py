@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paragenesis.engine.ledger.chain import check_chain
 from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_digest, table_sums
-from paragenesis.engine.ledger.database import LEDGER_FILE, damaged
+from paragenesis.engine.ledger.database import LEDGER_FILE, legible
 from paragenesis.engine.ledger.disk import sha256_of
 from paragenesis.engine.ledger.export import export_folder, exported_rounds, manifest_problems, manifest_rows
 from paragenesis.engine.ledger.query import LedgerReader
@@ -126,26 +125,19 @@ def verify_ledger(directory: Path | str) -> list[str]:
     Raises:
         LedgerError: There is no ledger, a writer holds it, or the file is so damaged that it cannot be opened.
     """
-    with LedgerReader.open_unchecked(directory) as ledger:
-        try:
-            return _problems(ledger)
-        except duckdb.Error as error:
-            raise damaged(error, ledger.directory / LEDGER_FILE) from None
-
-
-def _problems(ledger: LedgerReader) -> list[str]:
-    closed = ledger.closed_rounds()
-    return [
-        *_chain(ledger),
-        *_rows_that_break_rules(ledger.connection),
-        *_round_order(ledger.connection),
-        *_round_counts(ledger.connection),
-        *_exports_of_no_round(ledger, closed),
-        *(problem for number in closed for problem in manifest_problems(ledger.directory, number)),
-        *_commits_against_tables(ledger),
-        *_against_exports(ledger),
-        *_weights(ledger),
-    ]
+    with LedgerReader.open_unchecked(directory) as ledger, legible(ledger.directory / LEDGER_FILE):
+        closed = ledger.closed_rounds()
+        return [
+            *_chain(ledger),
+            *_rows_that_break_rules(ledger.connection),
+            *_round_order(ledger.connection),
+            *_round_counts(ledger.connection),
+            *_exports_of_no_round(ledger, closed),
+            *(problem for number in closed for problem in manifest_problems(ledger.directory, number)),
+            *_commits_against_tables(ledger),
+            *_against_exports(ledger),
+            *_weights(ledger),
+        ]
 
 
 def _exports_of_no_round(ledger: LedgerReader, closed: Sequence[int]) -> Iterator[str]:
