@@ -492,6 +492,6 @@ def test_a_checkpoint_without_room_leaves_the_round_closed(ledger, make_chunk):
 
 
 def test_a_quota_that_is_spent_is_a_full_disk():
-    for error in (OSError(errno.EDQUOT, "Disk quota exceeded"), duckdb.IOException("write: Disk quota exceeded")):
+    for error in (OSError(errno.EDQUOT, "quota d'espace"), duckdb.IOException("write: Disk quota exceeded")):
         assert isinstance(refusal(error, "nothing was written"), DiskFullError)
     assert not isinstance(refusal(OSError(errno.EACCES, "Permission denied"), "nothing was written"), DiskFullError)
