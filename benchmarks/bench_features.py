@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from bench_pool import ENERGIES, mp20_pool
-from bench_table import markdown
+from bench_table import markdown, mean_and_error
 from scipy.stats import norm, spearmanr
 
 from paragenesis.engine.acquisition.features import FeatureSpace
@@ -86,12 +86,6 @@ def hit_table(found: pd.DataFrame) -> str:
         for key, one in part.groupby(["set", "components"], sort=False)
     ]
     return markdown(head, rows)
-
-
-def mean_and_error(values: Sequence[float] | pd.Series[float], digits: int) -> str:
-    """Mean and its standard error."""
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{np.mean(values):.{digits}f} +- {error:.{digits}f}"
 
 
 def _by_size(found: pd.DataFrame, *heads: str) -> list[str]:

@@ -23,6 +23,12 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def mean_and_error(values: Sequence[float], digits: int) -> str:
+    """Mean and its standard error."""
+    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    return f"{np.mean(values):.{digits}f} +- {error:.{digits}f}"
+
+
 def versions(*packages: str) -> str:
     """Python and some packages with their versions, in one line."""
     found = [f"Python {platform.python_version()}"]

@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from bench_features import features, mean_and_error
-from bench_table import markdown, versions
+from bench_features import features
+from bench_table import markdown, mean_and_error, versions
 
 from paragenesis import Maximize, Minimize, Range, decide
 from paragenesis.engine.acquisition.dpp import log_determinant

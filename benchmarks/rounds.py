@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_table import markdown, spread, versions
+from bench_table import markdown, mean_and_error, spread, versions
 from selection import (
     REFERENCE,
     STRATEGIES,
@@ -152,6 +152,7 @@ def table(done: Sequence[Campaign]) -> list[list[str]]:
             spread([c.seconds for c in mine], 1),
             spread([c.volumes[-1] for c in mine], 3),
             spread(shares, 3) if pairs else "-",
+            mean_and_error(shares, 3) if pairs else "-",
             spread(ratios, 0) if pairs else "-",
             str(len(mine)),
         ]
@@ -185,7 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done += engine_campaigns(jobs, options.rounds, options.q)
     if options.out is not None:
         options.out.write_text(json.dumps([asdict(c) for c in done]) + "\n")
-    head = ["pool, way", "CPU s for all choices", "hypervolume", "share of BoTorch's", "times faster", "seeds"]
+    share = "share of BoTorch's"
+    head = ["pool, way", "CPU s for all choices", "hypervolume", share, f"{share}, mean", "times faster", "seeds"]
     print(markdown(head, table(done)))
     begun = f"{options.rounds} rounds of {options.q} after {START} at random"
     print(f"\n{begun}, {M} objectives; {versions('torch', 'botorch')}")

@@ -34,7 +34,7 @@ def test_rounds_evaluates_what_each_strategy_chooses(
         reached = [hypervolume(outcomes[tried[:k]], rounds.REFERENCE) for k in (15, 18, 21)]
         assert done["volumes"] == pytest.approx(reached)
         assert done["seconds"] > 0
-        assert rows[f"60, {way}"][1:] == [f"{reached[-1]:.3f}", "-", "-", "1"]
+        assert rows[f"60, {way}"][1:] == [f"{reached[-1]:.3f}", "-", "-", "-", "1"]
     assert campaigns["random"]["rows"] != campaigns["ehvi_dpp (default)"]["rows"]
 
 
@@ -53,9 +53,9 @@ def test_rounds_compares_seed_by_seed_with_botorch(script: Script) -> None:
     ]
     rows = {row[0]: row[1:] for row in rounds.table(done)}
     assert next(iter(rows)) == "10, own"
-    assert rows["10, own"][2:] == ["-", "-", "1"]
-    assert rows["1,000, own"][2:] == ["0.900 (0.800 to 1.000)", "125 (100 to 150)", "3"]
-    assert rows[f"1,000, {rounds.PEER}"][2:] == ["1.000 (1.000 to 1.000)", "1 (1 to 1)", "2"]
+    assert rows["10, own"][2:] == ["-", "-", "-", "1"]
+    assert rows["1,000, own"][2:] == ["0.900 (0.800 to 1.000)", "0.900 +- 0.100", "125 (100 to 150)", "3"]
+    assert rows[f"1,000, {rounds.PEER}"][2:] == ["1.000 (1.000 to 1.000)", "1.000 +- 0.000", "1 (1 to 1)", "2"]
 
 
 def test_rounds_takes_campaigns_of_botorch_that_were_kept(script: Script, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@
 `pool` holds a row of features for each candidate, `observations` the same columns for what was tried already, and one
 column for each objective. Gaussian processes learn the objectives from the observations; the batch is chosen by
 expected hypervolume improvement and diversity, or by another of the `STRATEGIES`. Beside other goals a `Range` is a
-constraint: scores count as far as it is likely to be met. Where all goals are ranges, probable hits are chosen.
+constraint, on a column of its own or on that of another goal: scores count as far as it is likely to be met. Where all
+goals are ranges, probable hits are chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,14 @@ import numpy as np
 from paragenesis.crystals import FloatArray, IntArray
 from paragenesis.engine.acquisition.features import FeatureSpace
 from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
+from paragenesis.engine.acquisition.triage import Evidence, TriageSettings
+from paragenesis.engine.acquisition.triage import triage as triaged
 from paragenesis.engine.feature_table import Encoding, reasons_against
-from paragenesis.engine.formulation import Formulation, only_ranges
+from paragenesis.engine.formulation import Formulation
 from paragenesis.engine.observations import Observations
 from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
 from paragenesis.errors import InputError
-from paragenesis.objectives.goals import Goal, Maximize
+from paragenesis.objectives.goals import Goal, Maximize, Range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +42,8 @@ class Batch:
         labels: Their index labels in the pool.
         table: A row for each, by label: score, gain, uncertainty, each objective's predicted mean and standard
             deviation ("y0 mean", "y0 std"), which of those before it is most like it, and why it was chosen.
-        excluded: Rows of the pool that could not be chosen, by label, with the column "reason".
+        excluded: Rows of the pool that could not be chosen or were held back by triage, by label, with the column
+            "reason".
         reference_point: What each objective must at least reach to count, in its own unit; for a Target or Range as
             the largest distance.
         intervals: By objective how its standard deviations were held against what was observed, a sentence each.
@@ -74,6 +79,7 @@ def decide(
     fidelity: str | None = None,
     settings: DecisionSettings | None = None,
     surrogate: SurrogateSettings | None = None,
+    triage: TriageSettings | None = None,
 ) -> Batch:
     """Choose the q candidates of a table to try next.
 
@@ -97,6 +103,8 @@ def decide(
             but a candidate that was tried at a cheaper level only can be chosen. All are of level 0 if not given.
         settings: How to choose. By default `ehvi_dpp`, or `hits` where all goals are ranges.
         surrogate: How to learn. The share of an ensemble is left out: there is none.
+        triage: Holds back what is too uncertain, falsely confident or hopeless by these limits, named by column; what
+            it held back is in `excluded`, with the reason and its numbers. Nothing is held back if not given.
 
     Returns:
         At most q candidates: fewer, with a note, if there are not more that differ.
@@ -105,59 +113,59 @@ def decide(
         InputError: Columns are missing or of another kind, labels repeat, or there is no objective.
     """
     objectives = [objectives] if isinstance(objectives, Goal) else list(objectives)
-    names = _objective_names(objectives)
-    settings = settings or DecisionSettings(strategy="hits" if only_ranges(objectives) else "ehvi_dpp")
+    goals = _objective_names(objectives)
+    names = list(dict.fromkeys(goals))
+    column = [names.index(name) for name in goals]
+    settings = settings or DecisionSettings()
     settings = settings if q is None else DecisionSettings.parse({**settings.model_dump(), "q": q}, where="decide")
     encoding = Encoding.of(pool, observations, pending, names)
     X, tried, waiting = encoding(pool), encoding(observations), encoding(pending)
     known = Observations.read(observations, pool, tried, names, noise, fidelity)
     done = known.at_target
-    lost = int((~np.isfinite(waiting).all(1)).sum())
-    waiting = waiting[np.isfinite(waiting).all(1)]
+    notes = [known.note, *known.silent(names)]
+    if lost := int((~np.isfinite(waiting).all(1)).sum()):
+        notes.append(f"{lost} pending rows with missing features are not used")
+        waiting = waiting[np.isfinite(waiting).all(1)]
     reasons = reasons_against(X, pool.index.tolist(), np.vstack([done.X, waiting]))
     rows = np.flatnonzero([not reason for reason in reasons])
     space = FeatureSpace(np.vstack([X[rows], known.X]), encoding.components, standardise=False)
     posterior = _Posterior(np.vstack([X[rows], waiting]), known, space, surrogate or SurrogateSettings())
-    mean, std = posterior.mean, posterior.std
-    formulation = Formulation.of(objectives, settings.strategy)
-    reference = reference_utilities(settings, objectives)
-    utilities, spread = formulation.moments(mean, std)
+    formulation, outcomes = Formulation.of(objectives, settings.strategy), done.Y[:, column]
+    if triage is not None:
+        evidence = _evidence(goals, formulation, posterior.moments(column, len(rows)), outcomes, posterior.calibrated)
+        held = {rows[one.index]: f"{one.reason}: {one.detail}" for one in triaged(evidence, triage)}
+        reasons = [held.get(row, reason) for row, reason in enumerate(reasons)]
+        posterior, rows = posterior.without(np.flatnonzero(np.isin(rows, list(held)))), np.setdiff1d(rows, list(held))
     n = len(rows)
+    mean, std = posterior.moments(column)
+    utilities, spread = formulation.moments(mean, std)
     likely = formulation.probability(mean, std)[:n]
+    reference = reference_utilities(settings, objectives)
     selection = select_batch(
         X[rows],
         utilities[:n],
         spread[:n],
-        observed=formulation.observed(done.Y),
+        observed=formulation.observed(outcomes),
         given=done.X,
         pending=(waiting, utilities[n:]) if len(waiting) else None,
-        hit_probability=likely if settings.strategy == "hits" else None,
-        feasible=None if settings.strategy == "hits" else likely,
+        hit_probability=likely if formulation.hits else None,
+        feasible=None if formulation.hits else likely,
         cost=None if cost is None else _costs(cost, pool)[rows],
-        correlation=lambda at: formulation.correlation(mean[at], posterior.correlation(at)),
+        correlation=lambda at: formulation.correlation(mean[at], posterior.correlation(at)[column]),
         ceiling=formulation.ceiling,
         settings=settings,
         reference_point=None if reference is None else reference[list(formulation.along)],
         space=space,
         seed=seed,
     )
+    notes.append(selection.note if n else f"none of the {len(pool)} rows can be chosen; see `excluded`")
     return Batch(
         labels=tuple(pool.index[rows[selection.indices]]),
-        table=_table(pool.index[rows], names, selection, mean, std),
+        table=_table(pool.index[rows], names, selection, posterior.mean, posterior.std),
         excluded=_excluded(pool, reasons),
         reference_point=_in_units(formulation.axes, selection.reference_point),
         intervals=dict(zip(names, posterior.intervals, strict=True)),
-        note="; ".join(
-            filter(
-                None,
-                [
-                    known.note,
-                    f"{lost} pending rows with missing features are not used" if lost else "",
-                    *known.silent(names),
-                    selection.note if n else f"none of the {len(pool)} rows can be chosen; see `excluded`",
-                ],
-            )
-        ),
+        note="; ".join(filter(None, notes)),
     )
 
 
@@ -165,7 +173,7 @@ def decide(
 
 
 def _objective_names(objectives: Sequence[Goal]) -> list[str]:
-    """The columns of the objectives.
+    """The column of each objective; a range may read that of another goal.
 
     Raises:
         InputError: There is no objective, one names no column, or two name the same.
@@ -179,8 +187,12 @@ def _objective_names(objectives: Sequence[Goal]) -> list[str]:
     if "" in names:
         goal = objectives[names.index("")]
         raise InputError(f'{goal!r} names no column; write {type(goal).__name__}("y0", ...) with the column\'s name')
-    if len(set(names)) < len(names):
-        raise InputError(f"two objectives read the column '{max(names, key=names.count)}'; give one goal a column")
+    for kind, those in (("ranges", True), ("goals", False)):
+        same = [goal.of for goal in objectives if isinstance(goal, Range) is those]
+        if len(set(same)) < len(same):
+            raise InputError(
+                f"two {kind} read the column '{max(same, key=same.count)}'; a column may have one goal and one range"
+            )
     return names
 
 
@@ -211,11 +223,13 @@ class _Posterior:
         mean: Expected outcomes, shape `N x m`.
         std: Their standard deviations, shape `N x m`.
         intervals: How these were made, a sentence an objective.
+        calibrated: Whether enough was observed of each objective to hold its deviations against it.
     """
 
     def __init__(self, X: FloatArray, known: Observations, space: FeatureSpace, settings: SurrogateSettings) -> None:
         there = np.isfinite(known.Y)
         wanted = there & (known.levels == 0)[:, None]
+        self.calibrated = bool(wanted.sum(0).min() >= settings.min_calibration)
         wanted = np.where(wanted.any(0), wanted, there)  # cheaper outcomes alone say something, too
         centre = np.where(wanted, known.Y, 0.0).sum(0) / np.maximum(wanted.sum(0), 1)
         spread = np.where(there, np.abs(known.Y - centre), 0.0).max(0, initial=0.0)
@@ -232,12 +246,42 @@ class _Posterior:
             prior = self.mean[:, self._learnt], np.full((len(X), len(self._learnt)), np.nan)
             self.mean[:, self._learnt], self.std[:, self._learnt] = self._model.predict(X, *prior)
 
+    def moments(self, columns: Sequence[int], n: int | None = None) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of some outcomes, of the first n candidates."""
+        return self.mean[:n, columns], self.std[:n, columns]
+
+    def without(self, rows: IntArray) -> _Posterior:
+        """The same of the other candidates."""
+        other = copy(self)
+        other.mean, other.std, other._X = (np.delete(table, rows, axis=0) for table in (self.mean, self.std, self._X))
+        return other
+
     def correlation(self, rows: IntArray) -> FloatArray:
         """How the errors of some candidates' expected outcomes go together, shape `m x k x k`."""
         together = np.tile(np.eye(len(rows)), (self.mean.shape[1], 1, 1))
         if len(self._learnt):
             together[self._learnt] = self._model.correlation(self._X[rows])
         return together
+
+
+def _evidence(
+    names: Sequence[str],
+    problem: Formulation,
+    moments: tuple[FloatArray, FloatArray],
+    outcomes: FloatArray,
+    calibrated: bool,
+) -> Evidence:
+    """What triage can know of a table: no potentials' opinions."""
+    utilities = [goal.utility(outcomes[:, j]) for j, goal in enumerate(problem.goals)]
+    return Evidence(
+        names=names,
+        goals=problem.goals,
+        mean=moments[0],
+        std=moments[1],
+        observed=np.stack(utilities, axis=1),
+        hits=problem.within if problem.hits else None,
+        calibrated=calibrated,
+    )
 
 
 def _table(

@@ -223,7 +223,6 @@ def _choose(
     problem = formulation(kit.spec, kit.objectives)
     utility_mean, utility_std = problem.moments(view.mean[rows], view.std[rows])
     likely = problem.probability(view.mean[rows], view.std[rows])
-    hits = settings.strategy == "hits"
     surrogate, waiting = view.surrogate, describe(view.waiting)
     pending = (waiting, problem.moments(*view.expected)[0]) if len(waiting) else None
 
@@ -239,8 +238,8 @@ def _choose(
         observed=problem.observed(view.labelled.values),
         given=describe(given),
         pending=pending,
-        hit_probability=likely if hits else None,
-        feasible=None if hits else likely,
+        hit_probability=likely if problem.hits else None,
+        feasible=None if problem.hits else likely,
         cost=None if costs is None else costs(view.crystals[rows]),
         correlation=None if surrogate is None else correlation,
         ceiling=problem.ceiling,
@@ -268,6 +267,7 @@ def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evid
     def table(name: str) -> FloatArray:
         return np.stack([prediction(ledger, which, member, name)[0] for member in kit.members])
 
+    problem = formulation(kit.spec, kit.objectives)
     answered = np.isfinite(view.labelled.values).any(1)
     verified = describe(view.labelled.crystals)[answered]
     space = FeatureSpace(np.vstack([view.X, verified]))
@@ -281,7 +281,7 @@ def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evid
         max_forces=table("max_force"),
         observed=utilities(kit.objectives, view.labelled.values),
         distances=nearest_distance(space(view.X), space(verified)),
-        hits=formulation(kit.spec, kit.objectives).within if kit.spec.decision.strategy == "hits" else None,
+        hits=problem.within if problem.hits else None,
         calibrated=len(view.labelled.crystals) >= kit.spec.surrogate.min_calibration,
     )
 

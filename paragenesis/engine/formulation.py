@@ -12,9 +12,9 @@ from paragenesis.errors import InputError
 from paragenesis.objectives.goals import Goal, Range
 
 
-def only_ranges(goals: Sequence[Goal]) -> bool:
-    """Whether all goals are ranges, so that a candidate is a hit or none."""
-    return all(isinstance(goal, Range) for goal in goals)
+def wants_hits(strategy: str | None, goals: Sequence[Goal]) -> bool:
+    """Whether a batch is chosen for its probable hits: on demand, and by default where all goals are ranges."""
+    return strategy == "hits" if strategy is not None else all(isinstance(goal, Range) for goal in goals)
 
 
 @dataclass(frozen=True)
@@ -25,32 +25,35 @@ class Formulation:
         goals: All of them.
         along: Which of them are axes: all but ranges, or all where there are only ranges.
         within: Constraints: which outcome, and where it must lie.
+        hits: Whether a batch is chosen for its probable hits, which are what holds the constraints.
     """
 
     goals: Sequence[Goal]
     along: tuple[int, ...]
     within: tuple[tuple[int, Range], ...]
+    hits: bool = False
 
     @classmethod
-    def of(cls, goals: Sequence[Goal], strategy: str, hits: Sequence[tuple[int, Range]] = ()) -> Formulation:
+    def of(cls, goals: Sequence[Goal], strategy: str | None, hits: Sequence[tuple[int, Range]] = ()) -> Formulation:
         """Ranges beside other goals are constraints; by themselves only where hits are asked for.
 
         Args:
             goals: Goals of the m objectives.
-            strategy: How a batch is chosen.
-            hits: What makes a hit, by objective; with the strategy `hits` these are the constraints, if there are any.
+            strategy: How a batch is chosen, see `DecisionSettings`.
+            hits: What makes a hit, by objective; where hits are asked for these are the constraints, if there are any.
 
         Raises:
             InputError: Hits are asked for, but nothing says what a hit is.
         """
         ranges = tuple((j, goal) for j, goal in enumerate(goals) if isinstance(goal, Range))
         axes = tuple(j for j, goal in enumerate(goals) if not isinstance(goal, Range))
-        within = tuple(hits) or ranges if strategy == "hits" else ranges if axes else ()
-        if strategy == "hits" and not within:
+        wanted = wants_hits(strategy, goals)
+        within = tuple(hits) or ranges if wanted else ranges if axes else ()
+        if wanted and not within:
             raise InputError(
                 "the strategy 'hits' must know what a hit is; give a Range goal or, in a campaign, [[hits]]"
             )
-        return cls(goals, axes or tuple(range(len(goals))), within)
+        return cls(goals, axes or tuple(range(len(goals))), within, wanted)
 
     @property
     def axes(self) -> list[Goal]:

@@ -18,7 +18,7 @@ from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.acquisition.select import reference_utilities
 from paragenesis.engine.asking import Verify
 from paragenesis.engine.executor import Resources, StageSpec
-from paragenesis.engine.formulation import Formulation
+from paragenesis.engine.formulation import Formulation, wants_hits
 from paragenesis.engine.hull import Hull, check_pairing
 from paragenesis.engine.learning import Learn
 from paragenesis.engine.level import Level
@@ -165,7 +165,7 @@ def load_objectives(spec: CampaignSpec) -> tuple[Objective, ...]:
 
 def hit_rules(spec: CampaignSpec, objectives: Sequence[Objective]) -> tuple[HitRule, ...]:
     """What makes a hit: the campaign's rules or, where it asks for hits without any, its ranges."""
-    if spec.hits or spec.decision.strategy != "hits":
+    if spec.hits or not wants_hits(spec.decision.strategy, [o.goal for o in objectives]):
         return spec.hits
     ranges = [(o.name, o.goal) for o in objectives if isinstance(o.goal, Range)]
     return tuple(HitRule(objective=name, at_least=goal.low, at_most=goal.high) for name, goal in ranges)

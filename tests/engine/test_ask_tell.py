@@ -10,6 +10,7 @@ import pytest
 
 from paragenesis import Maximize, Minimize, Range, Target, decide
 from paragenesis.engine.acquisition.select import DecisionSettings
+from paragenesis.engine.acquisition.triage import TriageSettings
 from paragenesis.errors import InputError
 
 
@@ -209,7 +210,7 @@ def test_it_says_how_intervals_were_made(table: pd.DataFrame) -> None:
         ({}, [], "no objective was given"),
         ({}, [Maximize()], "names no column"),
         ({}, ["y0"], "an objective is a goal"),
-        ({}, [Maximize("y0"), Minimize("y0")], "two objectives read the column 'y0'"),
+        ({}, [Maximize("y0"), Minimize("y0")], "two goals read the column 'y0'"),
         ({}, [Maximize("colour")], "no column 'colour'"),
         ({}, [Maximize("kind2")], "must hold numbers"),
         ({"pool": ["a", "b", "kind", "y0"]}, [Maximize("y0")], "an objective and no feature"),
@@ -261,3 +262,58 @@ def test_tables_from_csv_files_are_enough(table: pd.DataFrame, tmp_path: Path) -
     assert list(batch) == list(decide(table[FEATURES], table.iloc[:40], BOTH, q=5, seed=0))
     assert not set(batch) & set(seen.index)
     assert {"score", "y0 mean", "y1 std", "why"} <= set(batch.table.columns)
+
+
+def test_triage_holds_back_by_column_with_numbers(table: pd.DataFrame) -> None:
+    seen, pool = table.iloc[:20], table[FEATURES]
+    limits = TriageSettings(on_target={"y1": 0.2}, hope=2.0)
+    plain, batch = decide(pool, seen, BOTH, q=5), decide(pool, seen, BOTH, q=5, triage=limits)
+    held = batch.excluded[~batch.excluded["reason"].str.contains("tried already")]["reason"]
+    assert set(held.str.split(":").str[0]) == {"hopeless", "false_confidence"}
+    assert held.str.contains("standard deviations better than expected").any()
+    assert held.str.contains("y1 .* meets <= 0.2 only at its optimistic end").any()
+    assert not set(batch) & set(held.index)
+    assert len(plain.excluded) == 20  # without limits only what was tried
+    front = table.drop(seen.index)  # nothing is lost that beats all that is verified
+    best = front.loc[held.index[held.str.startswith("hopeless")]]
+    for y0, y1 in zip(best["y0"], best["y1"], strict=True):
+        assert ((seen["y0"] >= y0) & (seen["y1"] <= y1)).any()
+
+
+def test_triage_waits_until_the_intervals_are_calibrated(table: pd.DataFrame) -> None:
+    limits = TriageSettings(hope=0.01)
+    few = decide(table[FEATURES], table.iloc[:4], BOTH, q=3, triage=limits)
+    assert not few.excluded["reason"].str.contains("hopeless").any()
+    half = table.iloc[:40].assign(y1=table["y1"].iloc[:4])  # of one objective only four are known
+    assert not decide(table[FEATURES], half, BOTH, q=3, triage=limits).excluded["reason"].str.contains("hopeless").any()
+    known = decide(table[FEATURES], table.iloc[:40], BOTH, q=3, triage=limits)
+    assert known.excluded["reason"].str.contains("hopeless").any()
+
+
+def test_triage_may_hold_everything_back(table: pd.DataFrame) -> None:
+    batch = decide(table[FEATURES], table.iloc[:40], BOTH, q=3, triage=TriageSettings(max_std={"y0": 1e-9}))
+    assert len(batch) == 0
+    assert "none of the 300 rows can be chosen" in batch.note
+    assert batch.excluded["reason"].str.contains("y0 has a standard deviation of .* \\(> 1e-09\\)").any()
+
+
+def test_a_pending_one_is_what_a_pick_keeps_away_from_after_triage(table: pd.DataFrame) -> None:
+    seen, pool = table.iloc[:40], table[FEATURES]
+    first = decide(pool, seen, BOTH, q=3)
+    waiting = pool.loc[list(first)]
+    limits = TriageSettings(hope=2.0)
+    again = decide(pool, seen, BOTH, q=3, pending=waiting, triage=limits)
+    rest = pool.drop(again.excluded.index.drop(list(first)))  # what triage held back is not in the pool at all
+    assert set(decide(rest, seen, BOTH, q=3, pending=waiting)) == set(again)
+
+
+def test_one_column_may_have_a_goal_and_a_range(table: pd.DataFrame) -> None:
+    seen, pool = table.iloc[:40], table[FEATURES]
+    batch = decide(pool, seen, [Maximize("y0"), Minimize("y1"), Range("y0", high=1.2)], q=5)
+    assert batch.table["y0 mean"].max() < 1.25
+    assert decide(pool, seen, BOTH, q=5).table["y0 mean"].max() > 1.5
+    assert list(batch.reference_point) == ["y0", "y1"]
+    assert list(batch.intervals) == ["y0", "y1"]
+    for twice in ([Maximize("y0"), Minimize("y0")], [Range("y0", low=1), Range("y0", high=2)]):
+        with pytest.raises(InputError, match="read the column 'y0'"):
+            decide(pool, seen, twice, q=5)

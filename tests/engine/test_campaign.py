@@ -78,8 +78,9 @@ def test_a_campaign_can_ask_for_probable_hits(tiny: MakeSpec, tmp_path: Path) ->
 
 def test_without_rules_the_ranges_say_what_a_hit_is(tiny: MakeSpec, tmp_path: Path) -> None:
     density = {"use": "density", "goal": {"kind": "range", "low": 0.0}}
-    spec = tiny(rounds=1, hits=[], objectives=(density,), decision={"q": 3, "strategy": "hits"})
+    spec = tiny(rounds=1, hits=[], objectives=(density,))  # a campaign of ranges alone asks for hits
     run(spec, tmp_path / "c", executor="inline")
+    assert all("probability of a hit" in row["why"] for row in query(tmp_path / "c", "SELECT why FROM selections"))
     assert query(tmp_path / "c", "SELECT verified, hits FROM rounds") == [{"verified": 3, "hits": 3}]
     assert "no rule for hits" not in (tmp_path / "c" / "report.html").read_text()
 
@@ -95,6 +96,50 @@ def test_a_budget_is_kept_in_the_oracles_unit(tiny: MakeSpec, tmp_path: Path) ->
     assert query(tmp_path / "c", "SELECT count(*) AS n FROM selections") == [{"n": 0}]
     run(tiny(rounds=1, decision={"q": 3, "budget": 1e12}), tmp_path / "d", executor="inline")
     assert query(tmp_path / "d", "SELECT count(*) AS n FROM selections") == [{"n": 3}]
+
+
+_PRICED = """
+import numpy as np
+from paragenesis.engine.level import Level
+from paragenesis.engine.oracles import Verified
+
+class Oracle:
+    level = Level(engine="made", version="1", functional="made-up")
+
+    def cost(self, crystals):
+        return 12.0 / crystals.n_atoms
+
+    def verify(self, crystals):
+        n = len(crystals)
+        values = {"formation_energy": crystals.n_atoms / 10, "density": np.ones(n)}
+        return Verified(crystals=crystals, values=values, cost_seconds=np.ones(n))
+"""
+
+
+def test_crystals_are_chosen_by_value_for_the_oracles_cost_within_the_budget(tiny: MakeSpec, tmp_path: Path) -> None:
+    (tmp_path / "priced.py").write_text(_PRICED)
+
+    def chosen(folder: str, budget: float) -> list[tuple[float, float]]:
+        spec = tiny(
+            rounds=1,
+            directory=tmp_path,
+            generators=[{"use": "random", "n": 36, "chunk": 12}],
+            oracle={"use": "priced.py:Oracle"},
+            hits=[{"objective": "formation_energy", "at_most": -1.4}],
+            decision={"q": 3, "strategy": "hits", "diversity": 0.0, "budget": budget},
+        )
+        run(spec, tmp_path / folder, executor="inline")
+        sql = "SELECT score, n_atoms FROM selections JOIN candidates USING (candidate_id) ORDER BY rank"
+        return [(row["score"], 12.0 / row["n_atoms"]) for row in query(tmp_path / folder, sql)]
+
+    rich = chosen("rich", 1e9)
+    worth = [score / cost for score, cost in rich]
+    assert len({cost for _, cost in rich}) > 1
+    assert worth == sorted(worth, reverse=True)
+    assert [score for score, _ in rich] != sorted((score for score, _ in rich), reverse=True)
+    poor = chosen("poor", 9.0)  # 4 for the first leaves nothing for those that cost 6
+    assert poor[0] == rich[0]
+    assert [cost for _, cost in poor] == [4.0, 3.0]
 
 
 def test_another_seed_gives_another_campaign_the_same_seed_the_same(tiny: MakeSpec, tmp_path: Path) -> None:

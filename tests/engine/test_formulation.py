@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paragenesis import Maximize, Minimize, Range, Target
-from paragenesis.engine.formulation import Formulation, only_ranges
+from paragenesis.engine.formulation import Formulation, wants_hits
 from paragenesis.errors import InputError
 
 GOALS = (Minimize(), Range(low=1.0, high=2.0), Target(value=3.0), Range(high=6.0))
@@ -29,8 +29,11 @@ def test_what_breaks_a_constraint_dominates_nothing() -> None:
 
 def test_ranges_alone_are_axes_or_hits() -> None:
     ranges = [GOALS[1], GOALS[3]]
-    assert only_ranges(ranges)
-    assert not only_ranges(GOALS)
+    assert wants_hits(None, ranges)
+    assert not wants_hits("ehvi_dpp", ranges)
+    assert not wants_hits(None, GOALS)
+    assert wants_hits("hits", GOALS)
+    assert Formulation.of(ranges, None) == Formulation.of(ranges, "hits")
     assert Formulation.of(ranges, "ehvi").along == (0, 1)
     assert Formulation.of(ranges, "ehvi").within == ()
     assert Formulation.of(ranges, "hits").within == ((0, ranges[0]), (1, ranges[1]))

@@ -38,31 +38,40 @@ class Pick:
 
 
 def choose(pool: Pool, settings: DecisionSettings, plan: Plan) -> list[Pick]:
-    """Fill the batch: the places of the strategy first, then those of exploration.
+    """Fill the batch: the places of the strategy first, then those of exploration, which has its share of the budget.
 
     Candidates are ranked by score x feasibility / cost; one that the rest of the budget does not pay for is passed
-    over for others that it does.
+    over for others that it does. What exploration leaves is the strategy's again.
     """
-    places = int(settings.explore * settings.q + 0.5)
-    picks = _fill(pool, settings, plan, [], settings.q - places, explored=False)
-    return picks + _fill(pool, settings, exploration(pool), picks, places, explored=True)
+    q, budget = settings.q, settings.budget
+    places = int(settings.explore * q + 0.5)
+    picks = _fill(pool, settings, plan, [], q - places, None if budget is None else budget * (1.0 - places / q))
+    picks += _fill(pool, settings, exploration(pool), picks, places, budget, explored=True)
+    return picks + _fill(pool, settings, plan, picks, q - len(picks), budget)
 
 
 def _fill(
-    pool: Pool, settings: DecisionSettings, plan: Plan, before: list[Pick], k: int, *, explored: bool
+    pool: Pool,
+    settings: DecisionSettings,
+    plan: Plan,
+    before: list[Pick],
+    k: int,
+    budget: float | None,
+    *,
+    explored: bool = False,
 ) -> list[Pick]:
-    """Up to k more picks."""
+    """Up to k more picks, all picks within the budget."""
     picks: list[Pick] = []
     while len(picks) < k:
         picked = np.array([pick.row for pick in before + picks], dtype=np.int64)
-        usable = pool.usable(picked, settings.budget)
+        usable = pool.usable(picked, budget)
         if not usable.any():
             break
         scores = plan.score(picked, usable)
         value = scores.value * pool.worth
         weight = plan.weight(settings)
         if weight is not None:
-            rows, gains = _diverse(pool, settings, plan, weight, scores, picked, usable, k - len(picks))
+            rows, gains = _diverse(pool, settings, plan, weight, scores, picked, usable, k - len(picks), budget)
         else:
             rows = _ranking(value, scores.appeal, usable)[:1]
             gains = scores.value[rows]
@@ -85,6 +94,7 @@ def _diverse(
     before: IntArray,
     usable: BoolArray,
     k: int,
+    budget: float | None,
 ) -> tuple[IntArray, FloatArray]:
     """Picks from the shortlist by a DPP, at least one, and what each scored when it was picked.
 
@@ -99,7 +109,7 @@ def _diverse(
         anew = plan.rescore if len(so_far) or pool.waiting else None
         gains.append(scores.value[short] if anew is None else anew(short, so_far))
         log_quality = _log_quality(gains[-1] * pool.worth[short], scores.appeal[short])
-        return np.where(pool.usable(so_far, settings.budget)[short], np.exp(0.5 * log_quality), 0.0)
+        return np.where(pool.usable(so_far, budget)[short], np.exp(0.5 * log_quality), 0.0)
 
     picked, _ = greedy_map_dpp(
         pool.features[short],

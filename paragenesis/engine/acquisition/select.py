@@ -29,7 +29,7 @@ __all__ = ["DecisionSettings", "Selection", "reference_utilities", "select_batch
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The chosen candidates, best first; those chosen to explore come last.
+    """The chosen candidates, best first, then those chosen to explore, then what these left the budget for.
 
     Attributes:
         indices: Rows of the pool, shape `q` or fewer.
@@ -96,7 +96,8 @@ def select_batch(
         given: Features of what is verified, shape `g x d`; the batch is diverse from these too.
         pending: Features and expected utilities of what is being verified, shapes `p x d` and `p x m`: counted as
             given, and in scores as if it had come out as expected, but not as observed.
-        hit_probability: Probability of each candidate to be a hit, shape `N`; the strategy `hits` needs it.
+        hit_probability: Probability of each candidate to be a hit, shape `N`; the strategy `hits` needs it, and is the
+            default where it is given.
         feasible: Probability that constraints on its outcomes hold, shape `N`: scores are multiplied by it, and
             candidates with 0 are chosen when no others are left.
         cost: What the verification of each takes, shape `N`, positive, such as CPU seconds: candidates are ranked by
@@ -133,7 +134,7 @@ def select_batch(
     if rows.size == 0:
         return _nothing(candidates, reference_point)
     pool = build_pool(candidates, known, columns, reference_point, space, correlation, ceiling)
-    plan = STRATEGIES[settings.strategy](pool, seed)
+    plan = STRATEGIES[settings.strategy or ("ehvi_dpp" if hit_probability is None else "hits")](pool, seed)
     picks = choose(pool, settings, plan)
     picked = np.array([pick.row for pick in picks], dtype=np.int64)
     nearest = _nearest(pool, picked, settings.similarity_length)

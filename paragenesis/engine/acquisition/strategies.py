@@ -31,7 +31,7 @@ class DecisionSettings(Settings):
 
     Attributes:
         q: How many candidates are chosen.
-        strategy: One of `STRATEGIES`.
+        strategy: One of `STRATEGIES`. By default `hits` where all goals are ranges, else `ehvi_dpp`.
         shortlist: How many of the best scores the diverse choice is made from.
         diversity: Weight of diversity against the logarithm of the score; 0 is none. By default the strategy's own:
             0.03 with `ehvi_dpp`, of which the joint posterior keeps picks apart already, and 0.1 with `hits`, of which
@@ -41,12 +41,12 @@ class DecisionSettings(Settings):
         reference_point: What each objective must at least reach, in its own unit and in the order of the objectives;
             inferred if not given. `select.reference_utilities` turns it into utilities.
         budget: The most that the batch may cost, in the unit of the costs; no limit if not given.
-        explore: Share of q, rounded, that goes to the most uncertain candidates, whatever their score. They are chosen
-            last, from what the others leave of the budget.
+        explore: Share of q, rounded, and of the budget that goes to the most uncertain candidates, whatever their
+            score. They are chosen after the others, which get what they leave of the budget.
     """
 
     q: int = Field(default=8, ge=1)
-    strategy: str = "ehvi_dpp"
+    strategy: str | None = None
     shortlist: int = Field(default=1000, ge=1)
     diversity: float | None = Field(default=None, ge=0.0, le=100.0)
     similarity_length: float = Field(default=0.5, gt=0.0)
@@ -56,8 +56,8 @@ class DecisionSettings(Settings):
 
     @field_validator("strategy")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in STRATEGIES:
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in STRATEGIES:
             raise ValueError(f"'{value}' is no strategy; choose one of {', '.join(sorted(STRATEGIES))}")
         return value
 

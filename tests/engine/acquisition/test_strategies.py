@@ -192,6 +192,31 @@ def test_a_share_goes_to_the_most_uncertain(strategy: str) -> None:
     assert not any(why.startswith("explored") for why in plain.why)
 
 
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_a_budget_leaves_exploration_its_share(strategy: str) -> None:
+    given = {**pool(), "cost": np.random.default_rng(0).uniform(1.0, 4.0, 120)}
+    batch = choose(given, strategy=strategy, explore=0.5, budget=8.0, diversity=0.0)
+    explored = np.array([why.startswith("explored") for why in batch.why])
+    spent = given["cost"][batch.indices]
+    assert explored.any()
+    assert spent[: explored.argmax()].sum() <= 4.0  # what comes before it
+    assert spent.sum() <= 8.0
+    given["cost"][:] = 3.0  # half of 8 pays for one each, and what they leave for none
+    assert [why.startswith("explored") for why in choose(given, strategy=strategy, explore=0.5, budget=8.0).why] == [
+        False, True,
+    ]  # fmt: skip
+
+
+def test_what_exploration_leaves_of_the_budget_is_the_strategys_again() -> None:
+    given = {**pool(), "cost": np.full(120, 3.0)}
+    given["mean"][:3], given["std"][:3], given["cost"][:3] = -9.0, 9.0, 2.6
+    batch = choose(given, strategy="greedy", q=6, explore=0.5, budget=17.0)
+    explored = np.array([why.startswith("explored") for why in batch.why])
+    assert explored.tolist() == [False, False, True, True, True, False]  # 6, then 7.8, and 3.2 are left
+    assert set(batch.indices[explored]) == {0, 1, 2}
+    assert batch.indices[~explored].tolist() == choose(given, strategy="greedy", q=3).indices.tolist()
+
+
 def test_exploration_keeps_away_from_the_rest_of_the_batch() -> None:
     given = pool()
     first = choose(given, q=1).indices[0]
