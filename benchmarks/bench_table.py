@@ -24,9 +24,9 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def mean_and_error(values: Sequence[float], digits: int) -> str:
-    """Mean and its standard error."""
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{np.mean(values):.{digits}f} +- {error:.{digits}f}"
+    """Mean and its standard error, which a single value does not have."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} +- {np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else mean
 
 
 def versions(*packages: str) -> str:

@@ -4,6 +4,7 @@
     python benchmarks/decisions.py --task discovery --data ../shared/data [--potential chgnet-0.3.0 | --composition]
     python benchmarks/decisions.py --task honesty
     python benchmarks/decisions.py --task calls --seeds 3
+    python benchmarks/decisions.py --task calibration --data ../shared/data --seeds 10
     python benchmarks/decisions.py --task features --data ../shared/data --potential chgnet-0.3.0 --seeds 5
 
 redoxmers   `redoxmers.csv`: 1,408 molecules of four substituents, three outcomes to minimise. Five at a time,
@@ -12,6 +13,7 @@ discovery   all crystals of `mp20_train.csv.gz`, the oracle is the table. A hit 
             to 2.5 eV and a density below 6 g/cm3. 50 at random first, then 25 at a time to 300.
 honesty     a synthetic pool with planted noisy regions: what triage removes.
 calls       how long one call of `decide` takes on a table of numbers and categories, three objectives.
+calibration how wide intervals are and how many values they hold, by the way in which they are calibrated.
 features    what a surrogate learns from descriptors of composition and structure, from the potential's, and from both.
 
 Coverage is that of the 90 % intervals that were told before each verification.
@@ -30,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bench_calibration import calibration
 from bench_features import features
 from bench_table import markdown, mean_and_error, versions
 
@@ -264,6 +267,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "discovery": discovery,
     "honesty": honesty,
     "calls": calls,
+    "calibration": lambda options: calibration(options, HIT, seeds_of(options)),
     "features": lambda options: features(options, HIT),
 }
 

@@ -101,3 +101,22 @@ def test_what_is_measured_of_predictions(script: Script) -> None:
     good = np.array([False, True, False, True])
     assert features.average_precision(good, np.array([4.0, 3.0, 2.0, 1.0])) == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert features.average_precision(good, np.array([1.0, 4.0, 2.0, 3.0])) == 1.0
+
+
+def test_calibration_holds_three_ways_against_each_other(
+    script: Script, table: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = script("decisions")
+
+    def skewed(*_: object) -> tuple[pd.DataFrame, list[str]]:
+        pool, names = crystals()
+        pool["band_gap"] = np.where(np.arange(400) % 3, 0.0, 3.0) * pool["x_2"]  # most errors are small
+        return pool, names
+
+    monkeypatch.setattr(script("bench_calibration"), "mp20_pool", skewed)
+    decisions.main(f"--task calibration --data {tmp_path} --seeds 2 --sizes 80".split())
+    rows = {name: [float(cell.split()[0]) for cell in cells] for name, cells in table().items()}
+    normal, shaped = (rows[f"band_gap, 80, left out, {way}"] for way in ("normal", "recalibrated"))
+    assert shaped[1] < 0.7 * normal[1]
+    assert shaped[0] == pytest.approx(0.9, abs=0.08)
+    assert rows["band_gap, 80, split, normal"][3] > normal[3]  # learnt from fewer

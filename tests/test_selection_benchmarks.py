@@ -80,8 +80,8 @@ def test_rounds_holds_botorch_beside_the_engine(script: Script, table: Tables) -
     # most of it goes into the compilation of a kernel
     script("rounds").main(["--pools", "60", "--rounds", "1", "--q", "2", "--seeds", "0", "--budget", "280"])
     rows = table()
-    assert rows["60, BoTorch qLogNEHVI"][2:] == ["1.000", "1", "1"]
-    _, _, share, ratio, _ = rows["60, ehvi_dpp (default)"]
+    assert rows["60, BoTorch qLogNEHVI"][2:] == ["1.000", "1.000", "1", "1"]
+    _, _, share, _, ratio, _ = rows["60, ehvi_dpp (default)"]
     assert 0 < float(share) < 2
     assert float(ratio) > 1
 
@@ -98,6 +98,18 @@ def test_scale_times_a_decision_in_a_process_of_its_own(script: Script, table: T
     assert float(total) == pytest.approx(sum(parts), abs=0.051)
     assert 0.05 < float(peak) < 10
     assert drawing.read_bytes().startswith(b"\x89PNG")
+
+
+def test_campaign_times_a_round_from_ledger_to_ledger(script: Script, table: Tables, tmp_path: Path) -> None:
+    campaign, out = script("campaign"), tmp_path / "out.json"
+    campaign.main(f"--sizes 150 --out {out}".split())
+    (measured,) = json.loads(out.read_text())
+    (seconds,) = measured["seconds"]
+    assert len(seconds) == len(campaign.PARTS)
+    assert min(seconds) > 0
+    *cells, peak = table()["150"]
+    assert [float(cell) for cell in cells] == pytest.approx(seconds, abs=0.051)
+    assert 0.05 < float(peak) < 10
 
 
 def growing(scale: ModuleType, prediction: float) -> list[object]:

@@ -25,13 +25,16 @@ from paragenesis.engine.acquisition.triage import Evidence, TriageSettings
 from paragenesis.engine.acquisition.triage import triage as triaged
 from paragenesis.engine.feature_table import Encoding, reasons_against
 from paragenesis.engine.formulation import Formulation
+from paragenesis.engine.metrics import CURVE_LEVELS
 from paragenesis.engine.observations import Observations
-from paragenesis.engine.surrogate import ResidualSurrogate, SurrogateSettings
+from paragenesis.engine.surrogate import Calibration, ResidualSurrogate, SurrogateSettings
 from paragenesis.errors import InputError
 from paragenesis.objectives.goals import Goal, Maximize, Range
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NINETY = CURVE_LEVELS.index(0.9)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Batch:
     Attributes:
         labels: Their index labels in the pool.
         table: A row for each, by label: score, gain, uncertainty, each objective's predicted mean and standard
-            deviation ("y0 mean", "y0 std"), which of those before it is most like it, and why it was chosen.
+            deviation ("y0 mean", "y0 std"), the interval that should hold 90 % ("y0 low", "y0 high"), which of those
+            before it is most like it, and why it was chosen.
         excluded: Rows of the pool that could not be chosen or were held back by triage, by label, with the column
             "reason".
         reference_point: What each objective must at least reach to count, in its own unit; for a Target or Range as
@@ -161,10 +165,10 @@ def decide(
     notes.append(selection.note if n else f"none of the {len(pool)} rows can be chosen; see `excluded`")
     return Batch(
         labels=tuple(pool.index[rows[selection.indices]]),
-        table=_table(pool.index[rows], names, selection, posterior.mean, posterior.std),
+        table=_table(pool.index[rows], names, selection, posterior),
         excluded=_excluded(pool, reasons),
         reference_point=_in_units(formulation.axes, selection.reference_point),
-        intervals=dict(zip(names, posterior.intervals, strict=True)),
+        intervals={name: c.sentence for name, c in zip(names, posterior.calibration, strict=True)},
         note="; ".join(filter(None, notes)),
     )
 
@@ -222,7 +226,7 @@ class _Posterior:
     Attributes:
         mean: Expected outcomes, shape `N x m`.
         std: Their standard deviations, shape `N x m`.
-        intervals: How these were made, a sentence an objective.
+        calibration: How these were made, for each objective.
         calibrated: Whether enough was observed of each objective to hold its deviations against it.
     """
 
@@ -236,13 +240,14 @@ class _Posterior:
         self.mean = np.tile(centre, (len(X), 1))
         self.std = np.tile(np.where(centre == 0, 1.0, np.abs(centre)), (len(X), 1))
         self._X, self._model = X, ResidualSurrogate(settings.model_copy(update={"ensemble_weight": 0.0}))
-        self.intervals = ["nothing to learn from: as wide as the value is large"] * self.mean.shape[1]
+        unlearnt = Calibration.none(settings.level, "nothing to learn from: as wide as the value is large")
+        self.calibration = [unlearnt] * self.mean.shape[1]
         self._learnt = np.flatnonzero(spread > 1e-12 * np.abs(centre)) if len(X) else np.zeros(0, dtype=np.int64)
         if len(self._learnt):
             residuals, noise = (known.Y - centre)[:, self._learnt], known.noise[:, self._learnt]
             self._model.fit(known.X, residuals, noise_std=noise, space=space, fidelity=known.levels)
             for j, calibration in zip(self._learnt, self._model.calibration, strict=True):
-                self.intervals[j] = calibration.sentence
+                self.calibration[j] = calibration
             prior = self.mean[:, self._learnt], np.full((len(X), len(self._learnt)), np.nan)
             self.mean[:, self._learnt], self.std[:, self._learnt] = self._model.predict(X, *prior)
 
@@ -284,10 +289,8 @@ def _evidence(
     )
 
 
-def _table(
-    labels: pd.Index[Any], names: Sequence[str], selection: Selection, mean: FloatArray, std: FloatArray
-) -> pd.DataFrame:
-    """The chosen rows with their reasons; `labels`, `mean` and `std` are those that the selection chose from."""
+def _table(labels: pd.Index[Any], names: Sequence[str], selection: Selection, posterior: _Posterior) -> pd.DataFrame:
+    """The chosen rows with their reasons; `labels` and `posterior` begin with what the selection chose from."""
     import pandas as pd
 
     chosen = labels[selection.indices]
@@ -297,8 +300,9 @@ def _table(
         "uncertainty": selection.uncertainty,
     }
     for j, name in enumerate(names):
-        columns[f"{name} mean"] = mean[selection.indices, j]
-        columns[f"{name} std"] = std[selection.indices, j]
+        mean, std = posterior.mean[selection.indices, j], posterior.std[selection.indices, j]
+        half = std * posterior.calibration[j].half_widths[_NINETY]
+        columns |= {f"{name} mean": mean, f"{name} std": std, f"{name} low": mean - half, f"{name} high": mean + half}
     near = selection.nearest_chosen
     columns["most like"] = pd.Series([chosen[i] if i >= 0 else None for i in near.tolist()], chosen, dtype=object)
     columns["similarity"] = np.where(near >= 0, selection.similarity_chosen, np.nan)

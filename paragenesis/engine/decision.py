@@ -38,7 +38,7 @@ from paragenesis.engine.lookup import (
 )
 from paragenesis.engine.metrics import calibration
 from paragenesis.engine.preflight import Kit, formulation
-from paragenesis.engine.surrogate import ResidualSurrogate
+from paragenesis.engine.surrogate import Calibration, ResidualSurrogate
 from paragenesis.engine.surrogate.residual import NOT_LEARNT
 from paragenesis.engine.verification import foretold, pending_before, verified_where
 
@@ -58,7 +58,7 @@ class Decision:
         chosen: Rows of the pool that were selected, best first.
         known: Ids of what was verified, probed or pending, as the selection counts them.
         selection: Their scores and reasons; its own indices count what triage let through.
-        intervals: How the intervals of each objective were made, a sentence each.
+        calibration: How the intervals of each objective were made.
     """
 
     ids: Sequence[str]
@@ -68,7 +68,7 @@ class Decision:
     chosen: IntArray
     known: Sequence[str]
     selection: Selection
-    intervals: Sequence[str]
+    calibration: Sequence[Calibration]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +132,12 @@ def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]
         everything, std = predicted(ledger, kit, KEPT, "ensemble")
         reference = infer_reference_point(observed, problem.moments(everything, np.zeros_like(std))[0])
     names = [o.name for o in kit.objectives]
-    expected, std = foretold(ledger, kit, verified_where(f"round = {int(number)}"))
+    told = foretold(ledger, kit, verified_where(f"round = {int(number)}"))
     reports = {
-        name: _plain(asdict(calibration(new.values[:, j], expected[:, j], std[:, j]))) for j, name in enumerate(names)
+        name: calibration(
+            new.values[:, j], told.mean[:, j], told.std[:, j], kit.spec.surrogate.level, told.half_widths[:, j]
+        )
+        for j, name in enumerate(names)
     }
     return {
         "hits": sum(is_hit(kit, values) for values in new.values),
@@ -144,7 +147,11 @@ def measure_round(ledger: LedgerReader, kit: Kit, number: int) -> dict[str, Any]
         else hypervolume(observed, reference),
         "ref_point": None if reference is None else reference.tolist(),
         "calibration": json.dumps(
-            {"objectives": reports, "intervals": _intervals(ledger, number), "learnt_from": len(before.crystals)},
+            {
+                "objectives": {name: _plain(asdict(report)) for name, report in reports.items()},
+                "intervals": _intervals(ledger, number),
+                "learnt_from": len(before.crystals),
+            },
             sort_keys=True,
         ),
     }
@@ -255,9 +262,9 @@ def _choose(
         chosen=rows[selection.indices],
         known=(*given.ids, *view.waiting.ids),
         selection=selection,
-        intervals=[NOT_LEARNT] * view.mean.shape[1]
+        calibration=[Calibration.none(kit.spec.surrogate.level, NOT_LEARNT)] * view.mean.shape[1]
         if surrogate is None
-        else [c.sentence for c in surrogate.calibration],
+        else surrogate.calibration,
     )
 
 

@@ -147,6 +147,8 @@ class CalibrationReport:
         sharpness: Root mean square standard deviation, in the objective's unit.
         rmse: Root mean square error of the means, same unit.
         curve: The reliability curve: share of values inside the intervals of each of `CURVE_LEVELS`; empty without any.
+        recalibrated_curve: The same of the recalibrated intervals; empty where none were told.
+        recalibrated_area: Their miscalibration area; NaN where none were told.
     """
 
     n: int
@@ -156,9 +158,13 @@ class CalibrationReport:
     sharpness: float
     rmse: float
     curve: tuple[float, ...] = ()
+    recalibrated_curve: tuple[float, ...] = ()
+    recalibrated_area: float = np.nan
 
 
-def calibration(values: FloatArray, mean: FloatArray, std: FloatArray, level: float = 0.9) -> CalibrationReport:
+def calibration(
+    values: FloatArray, mean: FloatArray, std: FloatArray, level: float = 0.9, half_widths: FloatArray | None = None
+) -> CalibrationReport:
     """Hold verified values against the predictions made before; entries with a NaN are left out.
 
     Args:
@@ -166,9 +172,12 @@ def calibration(values: FloatArray, mean: FloatArray, std: FloatArray, level: fl
         mean: What was predicted, shape `n`.
         std: With which standard deviation, shape `n`.
         level: Nominal coverage of the intervals.
+        half_widths: Half the widths of the recalibrated intervals of `CURVE_LEVELS`, shape `n x 9`; rows with NaN are
+            not counted.
     """
     values, mean, std = (np.asarray(array, dtype=np.float64) for array in (values, mean, std))
     known = np.isfinite(values) & np.isfinite(mean) & np.isfinite(std)
+    curve, area = ((), np.nan) if half_widths is None else recalibrated_coverage(values, mean, half_widths)
     values, mean, std = values[known], mean[known], std[known]
     if len(values) == 0:
         return CalibrationReport(0, level, np.nan, np.nan, np.nan, np.nan)
@@ -180,6 +189,8 @@ def calibration(values: FloatArray, mean: FloatArray, std: FloatArray, level: fl
         sharpness=float(np.sqrt((std**2).mean())),
         rmse=float(np.sqrt(((values - mean) ** 2).mean())),
         curve=tuple(interval_coverage(values, mean, std, np.array(CURVE_LEVELS)).tolist()),
+        recalibrated_curve=curve,
+        recalibrated_area=area,
     )
 
 
@@ -187,6 +198,28 @@ def interval_coverage(values: FloatArray, mean: FloatArray, std: FloatArray, lev
     """Share of values inside the central normal interval of each level, shape of `levels`; the reliability curve."""
     inside = _central(values, mean, std)[:, None] <= np.asarray(levels)[None, :]
     return np.asarray(inside.mean(0), dtype=np.float64)
+
+
+def recalibrated_coverage(
+    values: FloatArray, mean: FloatArray, half_widths: FloatArray
+) -> tuple[tuple[float, ...], float]:
+    """The reliability curve of intervals of any shape, and the area between it and the diagonal.
+
+    Args:
+        values: What verification found, shape `n`.
+        mean: The middle of each interval, shape `n`.
+        half_widths: Half their widths at `CURVE_LEVELS`, shape `n x 9`; rows with NaN are left out.
+
+    Returns:
+        Share of values inside the intervals of each level, and the area; an empty curve and NaN without any.
+    """
+    known = np.isfinite(values) & np.isfinite(mean) & np.isfinite(half_widths).all(1)
+    if not known.any():
+        return (), np.nan
+    inside = np.abs(values - mean)[known, None] <= half_widths[known]
+    curve = tuple(inside.mean(0).tolist())
+    levels = np.array([0.0, *CURVE_LEVELS, 1.0])
+    return curve, float(np.trapezoid(np.abs(np.array([0.0, *curve, 1.0]) - levels), levels))
 
 
 def miscalibration_area(values: FloatArray, mean: FloatArray, std: FloatArray, n_levels: int = 100) -> float:

@@ -108,9 +108,20 @@ def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) 
             property=list(objectives) * len(chosen),
             mean=decision.mean[chosen].reshape(-1),
             std=decision.std[chosen].reshape(-1),
-            note=list(decision.intervals) * len(chosen),
+            note=[c.sentence for c in decision.calibration] * len(chosen),
+            **_half_widths(decision),
         ),
     }
+
+
+def _half_widths(decision: Decision) -> dict[str, list[Any]]:
+    """Half the widths of the recalibrated intervals of each selected crystal, objective by objective."""
+    found = [
+        (std * np.array(calibration.half_widths)).tolist() if np.isfinite(std) else None
+        for row in decision.std[decision.chosen]
+        for std, calibration in zip(row, decision.calibration, strict=True)
+    ]
+    return {"half_widths": found}
 
 
 def _most_like(decision: Decision) -> dict[str, list[Any]]:

@@ -18,6 +18,7 @@ import numpy as np
 from paragenesis.crystals import FloatArray
 from paragenesis.engine.executor import Executor, Outcome, Queue, StageSpec, open_queue
 from paragenesis.engine.ledger import LedgerReader
+from paragenesis.engine.metrics import CURVE_LEVELS
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.spec import VerificationSettings
 
@@ -58,26 +59,44 @@ def pending_before(ledger: LedgerReader, kit: Kit, number: int) -> list[str]:
     return ids
 
 
-def foretold(ledger: LedgerReader, kit: Kit, which: str) -> tuple[FloatArray, FloatArray]:
-    """What was expected of selected crystals when they were chosen: mean and std, shape `N x m`; NaN where unknown.
+@dataclass(frozen=True)
+class Foretold:
+    """What was expected of N selected crystals when they were chosen; NaN where unknown.
+
+    Attributes:
+        mean: Expected values, shape `N x m`.
+        std: Their standard deviations, shape `N x m`.
+        half_widths: Half the widths of their recalibrated intervals, shape `N x m x 9`, see `Calibration`.
+    """
+
+    mean: FloatArray
+    std: FloatArray
+    half_widths: FloatArray
+
+
+def foretold(ledger: LedgerReader, kit: Kit, which: str) -> Foretold:
+    """What was expected of selected crystals when they were chosen.
 
     Args:
         ledger: The campaign's ledger.
         kit: Its parts.
         which: A condition on `candidates`; the rows are in the order of their ids.
     """
-    columns: list[list[FloatArray]] = [[], []]
+    mean, std, half_widths = [], [], []
     for objective in kit.objectives:
         found = ledger.query(
-            f"WITH pool AS (SELECT candidate_id FROM candidates WHERE {which}) "
-            "SELECT p.mean, p.std FROM pool LEFT JOIN selections s ON s.candidate_id = pool.candidate_id "
+            f"WITH pool AS (SELECT candidate_id FROM candidates WHERE {which}) SELECT p.mean, p.std, p.half_widths "
+            "FROM pool LEFT JOIN selections s ON s.candidate_id = pool.candidate_id "
             "LEFT JOIN predictions p ON p.candidate_id = pool.candidate_id "
             "AND p.model = 'posterior:' || s.round AND p.property = ? ORDER BY pool.candidate_id",
             (objective.name,),
         )
-        for column, name in zip(columns, ("mean", "std"), strict=True):
-            column.append(np.asarray(found.column(name).to_numpy(zero_copy_only=False), dtype=np.float64).reshape(-1))
-    return np.stack(columns[0], axis=1), np.stack(columns[1], axis=1)
+        mean.append(np.asarray(found.column("mean").to_numpy(zero_copy_only=False), dtype=np.float64).reshape(-1))
+        std.append(np.asarray(found.column("std").to_numpy(zero_copy_only=False), dtype=np.float64).reshape(-1))
+        unknown = [np.nan] * len(CURVE_LEVELS)
+        widths = [row or unknown for row in found.column("half_widths").to_pylist()]
+        half_widths.append(np.array(widths, dtype=np.float64).reshape(len(widths), len(CURVE_LEVELS)))
+    return Foretold(np.stack(mean, axis=1), np.stack(std, axis=1), np.stack(half_widths, axis=1))
 
 
 def patience(

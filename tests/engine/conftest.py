@@ -17,6 +17,7 @@ _ADDED = {
     2: ("DROP TABLE chunks", "DROP TABLE yields", "DROP TABLE learning"),
     3: ("ALTER TABLE verifications DROP COLUMN before_decision",),
     4: ("ALTER TABLE selections DROP COLUMN most_like", "ALTER TABLE selections DROP COLUMN similarity"),
+    7: ("ALTER TABLE predictions DROP COLUMN half_widths",),
     6: tuple(f"ALTER TABLE commits DROP COLUMN {name}" for name in ("seq", "chain", "epoch")),
     5: ("ALTER TABLE verifications DROP COLUMN noise", "DROP TABLE probes", "DROP TABLE probe_answers"),
 }

@@ -47,6 +47,8 @@ def test_it_finds_the_good_ones_among_many(table: pd.DataFrame) -> None:
     ]
     assert max(better) < 0.05  # hardly anything beats a chosen one in both
     assert np.abs(batch.table["y0 mean"] - chosen["y0"]).max() < 0.2
+    inside = (chosen["y0"] >= batch.table["y0 low"]) & (chosen["y0"] <= batch.table["y0 high"])
+    assert inside.mean() >= 0.8
     assert list(batch.table.index) == list(batch)
     assert batch.table["why"].str.contains("hypervolume").all()
     assert set(batch.reference_point) == {"y0", "y1"}
@@ -278,6 +280,16 @@ def test_triage_holds_back_by_column_with_numbers(table: pd.DataFrame) -> None:
     best = front.loc[held.index[held.str.startswith("hopeless")]]
     for y0, y1 in zip(best["y0"], best["y1"], strict=True):
         assert ((seen["y0"] >= y0) & (seen["y1"] <= y1)).any()
+
+
+def test_the_intervals_of_the_table_hold_nine_in_ten_whatever_the_shape_of_the_errors() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.random(1300)})
+    table["y0"] = table["a"] + 0.1 * rng.standard_t(2, 1300)
+    told = decide(table[["a"]].iloc[300:], table.iloc[:300], Maximize("y0"), q=1000).table
+    truth = table.loc[told.index, "y0"]
+    assert ((truth >= told["y0 low"]) & (truth <= told["y0 high"])).mean() == pytest.approx(0.9, abs=0.04)
+    assert told["y0 mean"].to_numpy() == pytest.approx((told["y0 low"] + told["y0 high"]).to_numpy() / 2)
 
 
 def test_triage_waits_until_the_intervals_are_calibrated(table: pd.DataFrame) -> None:

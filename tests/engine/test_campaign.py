@@ -16,6 +16,7 @@ from paragenesis.engine.campaign import Progress
 from paragenesis.engine.executor import InlineExecutor, Outcome
 from paragenesis.engine.ledger import LedgerReader, digest, verify_ledger
 from paragenesis.engine.spec import CampaignSpec
+from paragenesis.engine.surrogate.calibration import NORMAL
 from paragenesis.errors import ExecutionError, InputError
 from paragenesis.launch import run
 from paragenesis.objectives import Estimate, Minimize, objective
@@ -52,6 +53,12 @@ def test_the_second_round_learns_from_the_first(tiny: MakeSpec, tmp_path: Path) 
     assert told[0]["intervals"]["density"] == "nothing is verified: the intervals are the ensemble's own"
     assert "too few to promise 90%" in told[1]["intervals"]["formation_energy"]
     assert [len(one["objectives"]["formation_energy"]["curve"]) for one in told] == [9, 9]
+    told_of = query(tmp_path / "c", "SELECT std, half_widths FROM predictions WHERE model LIKE 'posterior:%'")
+    assert len(told_of) == 12
+    for row in told_of:
+        assert row["half_widths"] == pytest.approx([row["std"] * width for width in NORMAL])  # too few to know better
+    objectives = [one["objectives"]["formation_energy"] for one in told]
+    assert [one["recalibrated_curve"] for one in objectives] == [one["curve"] for one in objectives]
     page = (tmp_path / "c" / "report.html").read_text()
     assert "Intervals, round by round" in page
     assert told[1]["intervals"]["formation_energy"] in page
@@ -375,7 +382,8 @@ def test_a_campaign_of_the_first_version_goes_on(
 ) -> None:
     run(tiny(), tmp_path / "whole", executor="inline")
     with monkeypatch.context() as first:
-        first.setattr("paragenesis.engine.records._most_like", lambda _: {})  # which the first version did not write
+        for later in ("_most_like", "_half_widths"):  # which the first version did not write
+            first.setattr(f"paragenesis.engine.records.{later}", lambda _: {})
         with pytest.raises(KeyboardInterrupt):
             run(tiny(), tmp_path / "old", executor=interrupted(after))
     forget(tmp_path / "old")

@@ -65,6 +65,10 @@ _RULES: list[tuple[str, str]] = [
         f"FROM verified_structures WHERE {_infinite('frac')} OR {_infinite('lattice')}",
     ),
     (
+        "predicted with intervals that are not nine finite numbers",
+        f"FROM predictions WHERE half_widths IS NOT NULL AND (len(half_widths) <> 9 OR {_infinite('half_widths')})",
+    ),
+    (
         "selected, but was not kept",
         "FROM selections s JOIN candidates USING (candidate_id) WHERE verdict <> 'kept'",
     ),

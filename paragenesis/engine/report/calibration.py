@@ -9,7 +9,7 @@ from typing import Any
 from paragenesis.engine.report.data import Campaign
 from paragenesis.engine.report.wording import finite
 
-_NUMBERS = ("level", "coverage", "miscalibration_area", "sharpness", "rmse")
+_NUMBERS = ("level", "coverage", "miscalibration_area", "recalibrated_area", "sharpness", "rmse")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Honesty:
     level: float | None
     coverage: float | None
     miscalibration_area: float | None
+    recalibrated_area: float | None
     sharpness: float | None
     rmse: float | None
 
@@ -37,7 +38,7 @@ def read_calibration(campaign: Campaign) -> list[Honesty]:
             if isinstance(report, dict) and isinstance(report.get("n"), int):
                 known = {key: float(report[key]) if finite(report.get(key)) else None for key in _NUMBERS}
                 if known["sharpness"] == 0:  # what is certain has no intervals
-                    known["miscalibration_area"] = None
+                    known["miscalibration_area"] = known["recalibrated_area"] = None
                 found.append(Honesty(one.round, name, report["n"], str(made.get(name, "")), **known))
     return found
 

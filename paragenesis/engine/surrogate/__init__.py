@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from paragenesis.engine.surrogate.calibration import Calibration
 from paragenesis.engine.surrogate.residual import ResidualSurrogate
-from paragenesis.engine.surrogate.settings import Calibration, SurrogateSettings
+from paragenesis.engine.surrogate.settings import SurrogateSettings
 
 __all__ = ["Calibration", "ResidualSurrogate", "SurrogateSettings"]

@@ -7,16 +7,15 @@ for a candidate is the ensemble mean plus the expected residual. Without verifie
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import norm
 
 from paragenesis.crystals import FloatArray, IntArray
 from paragenesis.engine.acquisition.features import FeatureSpace, feature_matrix
+from paragenesis.engine.surrogate.calibration import Calibration, calibrate
 from paragenesis.engine.surrogate.process import Process, learn
-from paragenesis.engine.surrogate.settings import Calibration, SurrogateSettings
+from paragenesis.engine.surrogate.settings import SurrogateSettings
 from paragenesis.errors import InputError
 
 NOT_LEARNT = "nothing is verified: the intervals are the ensemble's own"
-_SCALE_BOUNDS = (0.25, 10.0)  # a handful of residuals may not shrink or stretch the intervals beyond this
 
 
 class ResidualSurrogate:
@@ -149,33 +148,16 @@ class ResidualSurrogate:
         return blended
 
     def _calibrate(self, process: Process | None, prior_std: FloatArray) -> Calibration:
-        """Conformal scale factor from crystals that were left out (Barber et al., Ann. Stat. 49, 486 (2021)).
-
-        `prior_std` is the ensemble's, of the crystals of the target level. Intervals are about the truth: where the
-        oracle's own noise is known, the scale s is such that the nominal share of its answers lies within the standard
-        deviation `sqrt((s std)^2 + noise^2)`.
-        """
-        level, least = self.settings.level, self.settings.min_calibration
-        if process is None or process.n == 0:
-            words = NOT_LEARNT
-            if process is not None:
-                words = "nothing is verified at the target level: the intervals are not calibrated"
-            return Calibration(1.0, 0, np.nan, level, words)
+        """Hold the intervals against the crystals of the target level; `prior_std` is the ensemble's, of these."""
+        level = self.settings.level
+        if process is None:
+            return Calibration.none(level, NOT_LEARNT)
+        if process.n == 0:
+            words = "nothing is verified at the target level: the intervals are not calibrated"
+            return Calibration.none(level, words)
         error, variance = process.left_out()
         std = self._blend(process.n, variance, np.where(np.isnan(prior_std), process.size, prior_std))
-        scores, smallest = np.abs(error) / norm.ppf(0.5 + 0.5 * level), _SCALE_BOUNDS[0]
-        if process.own_noise.any():  # the oracle missed by that much by itself; a narrower scale hides behind it
-            scores, smallest = np.sqrt(np.maximum(scores**2 - process.own_noise**2, 0.0)), 1.0
-        scores = np.sort(scores / np.maximum(std, 1e-300))
-        n, coverage = process.n, float((scores <= 1.0).mean())
-        rank = int(np.ceil((n + 1) * level))
-        if n < least or rank > n:
-            scale = float(np.clip(scores[-1], 1.0, _SCALE_BOUNDS[1]))
-            words = f"{n} verified are too few to promise {level:.0%}: stretched to the largest error, x{scale:.2f}"
-        else:
-            scale = float(np.clip(scores[rank - 1], smallest, _SCALE_BOUNDS[1]))
-            words = f"x{scale:.2f} from {n} {process.way} residuals ({coverage:.0%} inside {level:.0%} before)"
-        return Calibration(scale, n, coverage, level, words)
+        return calibrate(error, std, process.own_noise, level, self.settings.min_calibration, process.way)
 
 
 def _noise(noise_std: FloatArray | float | None, residuals: FloatArray) -> FloatArray | None:

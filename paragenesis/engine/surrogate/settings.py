@@ -1,8 +1,6 @@
-"""What can be set about the surrogate, and what it says about its intervals."""
+"""What can be set about the surrogate."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -34,22 +32,3 @@ class SurrogateSettings(Settings):
     min_calibration: int = Field(default=5, ge=2)
     exact_up_to: int = Field(default=2000, ge=1)
     inducing: int = Field(default=512, ge=2)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """By how much the intervals of one objective were stretched, and on what evidence.
-
-    Attributes:
-        scale: The factor on every standard deviation.
-        n: Verified crystals behind it.
-        coverage: Share of them that lay inside their uncalibrated interval when left out; NaN without any.
-        level: The nominal coverage.
-        sentence: The same in words.
-    """
-
-    scale: float
-    n: int
-    coverage: float
-    level: float
-    sentence: str

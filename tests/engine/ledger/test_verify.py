@@ -45,6 +45,7 @@ def test_a_sound_ledger_has_no_problems_open_round_or_not(filled, make_chunk):
         ),
         ("UPDATE verified_structures SET energy = 'nan'", "energy that is not finite"),
         ("UPDATE predictions SET mean = 'inf' WHERE property = 'cost'", "a mean that is not finite"),
+        ("UPDATE predictions SET half_widths = [0.1] WHERE property = 'cost'", "intervals that are not nine finite"),
         ("UPDATE verifications SET value = 'nan' WHERE property = 'cost'", "a value that is not finite"),
         ("UPDATE verifications SET value = NULL WHERE property = 'cost'", "verified without a value"),
         ("UPDATE verifications SET error = NULL", "without an error"),

@@ -227,7 +227,14 @@ def build(tmp_path: Path) -> Build:
                 chosen = decide(ledger, number, kept, means, q) if q else []
                 if verified and chosen:
                     verify(ledger, number, chosen, means, seed=number)
-                    said = {"n": 6, "level": 0.9, "coverage": 0.83, "miscalibration_area": 0.07, "sharpness": 0.05}
+                    said = {
+                        "n": 6,
+                        "level": 0.9,
+                        "coverage": 0.83,
+                        "miscalibration_area": 0.07,
+                        "recalibrated_area": 0.03,
+                        "sharpness": 0.05,
+                    }
                     calibration = json.dumps(
                         {
                             "objectives": {"energy_above_hull": said | {"rmse": None}},

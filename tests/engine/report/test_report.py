@@ -336,8 +336,10 @@ def test_expected_is_the_posterior_of_the_round_of_selection(build: Build) -> No
         connection.execute(
             "UPDATE predictions SET mean = 1, std = 2 WHERE model = 'posterior:1' AND property = 'density'"
         )
-        connection.execute("INSERT INTO predictions SELECT candidate_id, 'posterior:2', property, 9, 9, NULL FROM "
-                           "predictions WHERE model = 'posterior:1'")  # fmt: skip
+        connection.execute(
+            "INSERT INTO predictions (candidate_id, model, property, mean, std) "
+            "SELECT candidate_id, 'posterior:2', property, 9, 9 FROM predictions WHERE model = 'posterior:1'"
+        )
         connection.execute("UPDATE verifications SET value = rowid % 2 * 10 WHERE property = 'density'")
     with LedgerReader.open(directory) as ledger:
         campaign = read_campaign(ledger)
@@ -413,8 +415,11 @@ def test_verified_crystals_are_in_view_among_thousands_of_candidates(build: Buil
         connection.execute("INSERT INTO candidates (candidate_id, round, formula, verdict) "
                            "SELECT 'x' || i, 1, 'NaCl', 'kept' FROM range(5000) t(i)")  # fmt: skip
         for name in ("energy_above_hull", "density"):
-            connection.execute("INSERT INTO predictions SELECT candidate_id, 'ensemble', ?, 20 + rowid % 7, 0.1, NULL "
-                               "FROM candidates WHERE candidate_id LIKE 'x%'", [name])  # fmt: skip
+            connection.execute(
+                "INSERT INTO predictions (candidate_id, model, property, mean, std) "
+                "SELECT candidate_id, 'ensemble', ?, 20 + rowid % 7, 0.1 FROM candidates WHERE candidate_id LIKE 'x%'",
+                [name],
+            )
     with LedgerReader.open(directory) as ledger:
         campaign = read_campaign(ledger)
     panel = pareto_panels(campaign)[0]
