@@ -35,7 +35,7 @@ from paragenesis.engine.level import Level
 Q, VERIFIED, ATOMS, CHUNK = 64, 500, 8, 1_000
 SIZES = [1_000, 3_000, 10_000, 30_000, 100_000]
 ELEMENTS = np.array([3, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 20, 22, 26, 30, 34])
-PARTS = ("committing candidates", "deciding", "committing the decision", "closing", "opening again")
+PARTS = ("committing candidates", "closing their round", "deciding", "committing the decision", "opening again")
 OBJECTIVES = ("energy_above_hull", "formation_energy", "density")
 MEMBERS = ("lennard-jones", "another")
 
@@ -136,19 +136,20 @@ def timed(n: int, seed: int, folder: Path) -> list[float]:
             ledger.commit(f"r001/made/{first}", 1, "chunk", tables)
             committing += time.process_time() - started
         answers(ledger, kit.level, seed)
+        started = time.process_time()
         ledger.close_round(1, {"hits": 0})
+        closing = time.process_time() - started
         ledger.open_round(2, "{}")
         clock = [time.process_time()]
         decision = decide_round(ledger, kit, 2)
         clock.append(time.process_time())
         ledger.commit("r002/selection", 2, "selection", decision_tables(2, decision, OBJECTIVES))
         clock.append(time.process_time())
-        ledger.close_round(2, {"hits": 0})
-        clock.append(time.process_time())
         assert len(decision.chosen) > 0
+    started = time.process_time()
     with Ledger.open(folder):
-        clock.append(time.process_time())
-    return [committing, *np.diff(clock).tolist()]
+        opening = time.process_time() - started
+    return [committing, closing, *np.diff(clock).tolist(), opening]
 
 
 def work(n: int, seeds: int) -> None:

@@ -30,10 +30,12 @@ from pydantic import Field
 
 from paragenesis.crystals import FloatArray, IntArray
 from paragenesis.engine.ledger import LedgerReader
+from paragenesis.engine.stages import GENERATE
 from paragenesis.settings import Settings
 
-_MADE = """
-    SELECT generator, count(*) AS generated, count(*) FILTER (verdict = 'kept') AS kept,
+_MADE = f"""
+    SELECT generator, count(*) FILTER (stage IS DISTINCT FROM '{GENERATE}') AS generated,
+           count(*) FILTER (verdict = 'kept') AS kept,
            coalesce(sum(n_atoms * (1 + coalesce(steps, CASE WHEN stage = 'relax' THEN ? ELSE 0 END))), 0) AS cost
     FROM candidates WHERE round = ? GROUP BY generator"""
 _ASKED = "SELECT generator, sum(n) AS asked FROM chunks WHERE round = ? GROUP BY generator"

@@ -39,13 +39,14 @@ from paragenesis.engine.records import (
     decision_tables,
     learning_tables,
     plan_tables,
+    unmade_tables,
     verification_tables,
     yield_tables,
 )
 from paragenesis.engine.screening.novelty import Seen
 from paragenesis.engine.spec import CampaignSpec, as_old_as
-from paragenesis.engine.stages import Chunk, ChunkTask, RoundContext
-from paragenesis.engine.verdict import Verdict
+from paragenesis.engine.stages import GENERATE, Chunk, ChunkTask, RoundContext
+from paragenesis.engine.verdict import KEPT, Verdict
 from paragenesis.engine.verification import Asked, UnderWay, patience
 from paragenesis.errors import ExecutionError, InputError
 
@@ -247,8 +248,10 @@ class Campaign:
     def _fill(self, number: int) -> None:
         """Commit every chunk of the round, in order.
 
+        Where a generator makes none, all crystals that it was asked for have failed.
+
         Raises:
-            ExecutionError: A stage failed on a whole chunk, or too many crystals failed.
+            ExecutionError: Another stage failed on a whole chunk, or too many crystals failed.
         """
         tasks = self._plan(number)
         committed = self.ledger.committed(number, "chunk")
@@ -261,11 +264,17 @@ class Campaign:
         failures = Failures.of(self.ledger, self.spec.failures, number)
         outcomes = self._executor.stream(self.kit.stages, todo, context)
         for task, outcome in zip(todo, outcomes, strict=True):
-            chunk = _unique(_result(outcome, task.key), known)
-            failures.add(chunk.verdicts, last=task is todo[-1])
-            self.ledger.commit(task.key, number, "chunk", chunk_tables(chunk))
+            if outcome.stage == GENERATE and not outcome.ok:
+                verdicts = (Verdict("failed", GENERATE, outcome.reason),) * task.n
+                tables = unmade_tables(task, verdicts[0])
+            else:
+                chunk = _unique(_result(outcome, task.key), known)
+                verdicts, tables = chunk.verdicts, chunk_tables(chunk)
+            failures.add(verdicts, last=task is todo[-1])
+            self.ledger.commit(task.key, number, "chunk", tables)
             done += task.n
-            self._tell(number, "fill", done, total, f"{len(chunk.alive)} of {len(chunk.crystals)} kept ({task.key})")
+            said = f"{verdicts.count(KEPT)} of {len(verdicts)} kept" if outcome.ok else outcome.reason
+            self._tell(number, "fill", done, total, f"{said} ({task.key})")
             self._take_late(number)
 
     def _plan(self, number: int) -> list[ChunkTask]:
@@ -311,9 +320,10 @@ class Campaign:
             "candidate_id IN (SELECT candidate_id FROM selections WHERE round = ?)", (number,)
         )
         where = {candidate: i for i, candidate in enumerate(crystals.ids)}
-        items = [crystals[where[candidate]] for candidate in todo]
+        items, failures = [crystals[where[candidate]] for candidate in todo], self._failures()
         for candidate, outcome in zip(todo, self._executor.stream([self._ask], items, None), strict=True):
-            said = self._write(number, Asked(number, candidate), outcome)
+            asked = Asked(number, candidate)
+            said = self._write(number, asked, outcome, failures, last=candidate == todo[-1])
             done += 1
             self._tell(number, "verify", done, len(ids), said)
 
@@ -321,7 +331,7 @@ class Campaign:
         """Commit answers as they come, of this and of earlier rounds, until the round may close."""
         if self.ledger.committed(number, "yield"):
             return  # it has begun to close: what comes now belongs to the next round
-        began, ids = time.monotonic(), self._selected(number)
+        began, ids, failures = time.monotonic(), self._selected(number), self._failures()
         answered = self.ledger.query(
             "SELECT s.candidate_id FROM selections s SEMI JOIN verifications USING (candidate_id) WHERE s.round = ?",
             (number,),
@@ -341,8 +351,8 @@ class Campaign:
                 )
             taken = self._under_way.take(wait)
             if taken is not None:
-                said = self._write(number, *taken)
                 answered += taken[0].round == number
+                said = self._write(number, *taken, failures, last=answered == len(ids))
                 self._tell(number, "verify", answered, len(ids), said)
             elif wait == 0:
                 break
@@ -361,11 +371,31 @@ class Campaign:
         ids: list[str] = selected.column("candidate_id").to_pylist()
         return ids
 
-    def _write(self, number: int, asked: Asked, outcome: Outcome, *, before_decision: bool = False) -> str:
-        """Commit an answer in the round in which it came; the answer in words."""
+    def _failures(self) -> Failures:
+        """Counts a round's verifications from now on."""
+        return Failures(self.spec.failures, what="verifications", last="answer")
+
+    def _write(
+        self,
+        number: int,
+        asked: Asked,
+        outcome: Outcome,
+        failures: Failures | None = None,
+        *,
+        last: bool = False,
+        before_decision: bool = False,
+    ) -> str:
+        """Commit an answer in the round in which it came; the answer in words.
+
+        Raises:
+            ExecutionError: Too many verifications failed.
+        """
         names = [o.name for o in self.kit.objectives]
         crystal = self.ledger.crystals("candidate_id = ?", (asked.candidate,))
         answer = Verification.of(outcome, crystal, len(names))
+        if failures is not None:
+            error = answer.errors.get(0)
+            failures.add([Verdict("failed", "verify", error) if error else KEPT], last=last)
         tables = verification_tables(number, answer, self.kit.level, names, before_decision=before_decision)
         self.ledger.commit(_verify_key(asked.round, asked.candidate), number, "verification", tables)
         return answer.words(names)

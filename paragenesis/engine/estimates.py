@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from paragenesis.crystals import IntArray, Relaxed
-from paragenesis.engine.executor import describe
+from paragenesis.engine.executor import describe, out_of_memory
 from paragenesis.objectives.contract import Estimate, Objective
 
 T = TypeVar("T")
@@ -19,6 +19,9 @@ def estimate_all(objectives: Sequence[Objective], relaxed: Relaxed) -> tuple[dic
 
     An objective that raises on a batch, or returns no estimate for it, is asked again on halves until the crystals it
     cannot bear stand alone. A mean must be finite; a std may be NaN, "unknown", but neither infinite nor negative.
+
+    Raises:
+        MemoryError: Or torch's own: there is not enough for one crystal alone, which is no fault of the crystal.
     """
     n = len(relaxed)
     estimates: dict[str, Estimate] = {}
@@ -29,7 +32,7 @@ def estimate_all(objectives: Sequence[Objective], relaxed: Relaxed) -> tuple[dic
         def ask(rows: IntArray, objective: Objective = objective) -> Estimate:
             return _checked(objective.estimate(relaxed[rows]), len(rows))
 
-        answers, faults = isolate(ask, n)
+        answers, faults = isolate(ask, n, but=out_of_memory)
         for rows, answer in answers:
             mean[rows], std[rows] = answer.mean, answer.std
         for i, fault in faults.items():
@@ -56,12 +59,15 @@ def _checked(answer: object, n: int) -> Estimate:
     return answer
 
 
-def isolate(work: Callable[[IntArray], T], n: int) -> tuple[list[tuple[IntArray, T]], dict[int, str]]:
+def isolate(
+    work: Callable[[IntArray], T], n: int, but: Callable[[Exception], bool] = lambda _: False
+) -> tuple[list[tuple[IntArray, T]], dict[int, str]]:
     """Do work on n rows together, halving what raises until each guilty row stands alone.
 
     Args:
         work: Takes row numbers, returns a result for them.
         n: How many rows there are.
+        but: Which errors of a row alone are raised and not recorded.
 
     Returns:
         The results with their rows, and the error of each row that failed by itself.
@@ -73,8 +79,10 @@ def isolate(work: Callable[[IntArray], T], n: int) -> tuple[list[tuple[IntArray,
         rows = open_rows.pop(0)
         try:
             results.append((rows, work(rows)))
-        except Exception as error:  # noqa: BLE001  a plug-in may raise anything; each error is recorded
+        except Exception as error:  # a plug-in may raise anything; each error is recorded
             if len(rows) == 1:
+                if but(error):
+                    raise
                 errors[int(rows[0])] = describe(error)
             else:
                 open_rows[:0] = np.array_split(rows, 2)

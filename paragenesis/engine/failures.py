@@ -25,8 +25,9 @@ class FailureSettings(Settings):
     """How much of a round may fail; has no influence on the results, so it may be changed when a campaign is resumed.
 
     Attributes:
-        max_share: If a larger share of a round's crystals has failed (not: was rejected), the campaign stops.
-        least: Of so many crystals at least; of all of them in a smaller round.
+        max_share: If a larger share of a round's crystals has failed (not: was rejected), the campaign stops; so it
+            does if a larger share of a round's verifications has failed since the campaign was last started.
+        least: Of so many crystals or verifications at least; of all of them in a smaller round.
     """
 
     max_share: float = Field(default=0.8, gt=0.0, le=1.0)
@@ -36,9 +37,18 @@ class FailureSettings(Settings):
 class Failures:
     """What has failed in a round so far."""
 
-    def __init__(self, settings: FailureSettings, verdicts: Iterable[Verdict] = ()) -> None:
-        """Start with the verdicts on the crystals that are there already."""
-        self._settings = settings
+    def __init__(
+        self, settings: FailureSettings, verdicts: Iterable[Verdict] = (), what: str = "crystals", last: str = "chunk"
+    ) -> None:
+        """Start with the verdicts that are there already.
+
+        Args:
+            settings: How much may fail.
+            verdicts: What became of the first.
+            what: What is counted, in words.
+            last: In what it comes, in words.
+        """
+        self._settings, self._what, self._last = settings, what, last
         self._crystals = 0
         self._failed: Counter[tuple[str, str]] = Counter()
         self._count(verdicts)
@@ -50,10 +60,10 @@ class Failures:
         return cls(settings, [Verdict(row["verdict"], row["stage"] or "", row["reason"] or "") for row in found])
 
     def add(self, verdicts: Iterable[Verdict], *, last: bool) -> None:
-        """Count a chunk's crystals before they are written.
+        """Count what has come before it is written.
 
         Args:
-            verdicts: What became of them.
+            verdicts: What became of it.
             last: The round has no more.
 
         Raises:
@@ -63,9 +73,9 @@ class Failures:
         failed, limit = self._failed.total(), self._settings.max_share
         if failed > limit * self._crystals and (last or self._crystals >= self._settings.least):
             raise ExecutionError(
-                f"{failed} of the round's {self._crystals} crystals so far failed, more than failures.max_share = "
-                f"{limit:g} allows; {self._most()}; the chunk that was the last straw is not written: mend the cause "
-                "or raise failures.max_share, and run the campaign again to resume it"
+                f"{failed} of the round's {self._crystals} {self._what} so far failed, more than failures.max_share = "
+                f"{limit:g} allows; {self._most()}; the {self._last} that was the last straw is not written: mend the "
+                "cause or raise failures.max_share, and run the campaign again to resume it"
             )
 
     def _count(self, verdicts: Iterable[Verdict]) -> None:

@@ -32,7 +32,7 @@ from paragenesis.engine.references import ElementReferences, references_for
 from paragenesis.engine.roles import check_generators, followed_by, learners_of, roles
 from paragenesis.engine.screening.screen import Screen
 from paragenesis.engine.spec import CampaignSpec, HitRule, OracleEntry, PotentialEntry
-from paragenesis.engine.stages import Assess, Generate, Relax, Screening
+from paragenesis.engine.stages import GENERATE, Assess, Generate, Relax, Screening
 from paragenesis.errors import InputError, PotentialError
 from paragenesis.objectives import build_objective, check_objective, sample_relaxed
 from paragenesis.objectives.contract import Need, Objective
@@ -253,7 +253,7 @@ def _stages(
     ensemble = partial(build_ensemble, tuple(entries), tuple(references), hull, spec.device)
     light, heavy = spec.resources.generate, _heavy(spec)
     return (
-        StageSpec("generate", Generate, (generators,), "generate", light),
+        StageSpec(GENERATE, Generate, (generators,), "generate", light),
         StageSpec("screen", Screening, (screen,), "generate", light),
         StageSpec("relax", Relax, (ensemble, spec.relax, needs), "potentials", heavy),
         StageSpec("assess", Assess, (screen, objectives), "generate", light),

@@ -18,6 +18,7 @@ from paragenesis.engine.learning import Grade, Lesson, Trial
 from paragenesis.engine.ledger import rows, structure_columns
 from paragenesis.engine.level import Level
 from paragenesis.engine.stages import Chunk, ChunkTask
+from paragenesis.engine.verdict import Verdict
 
 Tables = dict[str, pa.Table]
 
@@ -77,6 +78,13 @@ def learning_tables(round_: int, lesson: Lesson, grade: Grade, file: str) -> Tab
 def chunk_tables(chunk: Chunk) -> Tables:
     """Rows of `candidates` and `predictions` for a finished chunk."""
     return {"candidates": _candidates(chunk), "predictions": _chunk_predictions(chunk)}
+
+
+def unmade_tables(task: ChunkTask, verdict: Verdict) -> Tables:
+    """Rows of `candidates` for a chunk that its generator could not make: no structures."""
+    columns = {"round": task.round, "generator": task.generator, "chunk": task.index}
+    failed = {"verdict": verdict.status, "stage": verdict.stage, "reason": verdict.reason}
+    return {"candidates": rows("candidates", candidate_id=task.candidate_ids(task.n), **columns, **failed)}
 
 
 def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) -> Tables:

@@ -70,10 +70,20 @@ def _formula(crystals: Crystals, index: int) -> str:
 
 def relax_all(potential: Potential, crystals: Crystals, settings: RelaxSettings) -> tuple[Crystals, list[Outcome]]:
     """The n crystals, those without an error relaxed, and the outcome of each."""
+    from paragenesis.engine.executor import describe, out_of_memory
     from paragenesis.engine.potentials import judge, relax
 
-    result = relax(potential, crystals, settings)
-    judged = judge(potential, result.crystals)
+    n = len(crystals)
+    try:
+        result = relax(potential, crystals, settings)
+        judged = judge(potential, result.crystals)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        if n == 1:
+            return crystals, [Outcome(id=crystals.ids[0], formula=crystals.formulas[0], error=describe(error))]
+        parts = [relax_all(potential, crystals[part], settings) for part in (slice(n // 2), slice(n // 2, n))]
+        return Crystals.concatenate([part for part, _ in parts]), [one for _, ones in parts for one in ones]
     errors = {**judged.errors, **result.errors}
     return result.crystals, [
         Outcome(

@@ -27,6 +27,8 @@ from paragenesis.engine.verdict import KEPT, Verdict
 from paragenesis.errors import InputError
 from paragenesis.objectives.contract import Estimate, Need, Objective
 
+GENERATE = "generate"  # the first station: what fails there has no structure
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkTask:

@@ -214,6 +214,120 @@ def test_an_objective_that_raises_is_found_before_anything_is_written(tiny: Make
     assert not (tmp_path / "c").exists()
 
 
+_PLUGINS = """
+import json
+from pathlib import Path
+import numpy as np
+from paragenesis.crystals import Crystals
+from paragenesis.engine.level import Level
+from paragenesis.engine.oracles import Verified
+from paragenesis.objectives import Minimize, objective
+from paragenesis.testing import RandomGenerator
+
+def told(what):  # what breaks and is mended lies beside: another plug-in would be another campaign
+    return json.loads(Path(__file__).with_name("told.json").read_text())[what]
+
+class Moody(RandomGenerator):
+    def generate(self, n, condition, seed):
+        with Path(__file__).with_name("seeds").open("a") as file:
+            print(seed, file=file)
+        if seed in told("moods"):
+            raise RuntimeError("not today")
+        return super().generate(n, condition, seed)
+
+@objective(goal=Minimize(), unit="1")
+def hungry(relaxed):
+    if told("hungry") in relaxed.crystals.ids:
+        raise MemoryError("no room")
+    return relaxed.crystals.densities
+
+class Oracle:
+    level = Level(engine="made", version="1", functional="made-up")
+
+    def verify(self, crystals):
+        if told("down"):
+            raise RuntimeError("the licence server is down")
+        n = len(crystals)
+        values = dict(formation_energy=np.ones(n), density=np.ones(n))
+        return Verified(crystals=crystals, values=values, cost_seconds=np.ones(n))
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Callable[..., Path]:
+    """Writes plug-ins that fail as told."""
+    (tmp_path / "mine.py").write_text(_PLUGINS)
+
+    def write(**told: Any) -> Path:
+        (tmp_path / "told.json").write_text(json.dumps({"moods": [], "hungry": "", "down": False} | told))
+        return tmp_path
+
+    return write
+
+
+def test_a_generator_that_fails_on_a_chunk_fails_its_crystals_and_the_round_goes_on(
+    tiny: MakeSpec, plugins: Callable[..., Path], interrupted: Interrupted, tmp_path: Path
+) -> None:
+    entry = {"use": "mine.py:Moody", "n": 12, "chunk": 4}
+    spec = tiny(rounds=1, directory=plugins(), generators=[entry])
+    run(spec, tmp_path / "clean", executor="inline")
+    seeds = [int(line) for line in (tmp_path / "seeds").read_text().split()][-3:]  # one was a trial
+    plugins(moods=seeds[1:2])
+    run(spec, tmp_path / "c", executor="inline")
+    assert verify_ledger(tmp_path / "c") == []
+    failed = query(tmp_path / "c", "SELECT * FROM candidates WHERE stage = 'generate' ORDER BY candidate_id")
+    assert [row["candidate_id"][-7:] for row in failed] == [f"001-{i:03d}" for i in range(4)]
+    assert {(row["verdict"], row["reason"], row["numbers"]) for row in failed} == {
+        ("failed", "RuntimeError: not today", None)
+    }
+    assert query(tmp_path / "c", "SELECT asked, generated FROM yields") == [{"asked": 12, "generated": 8}]
+    [closed] = query(tmp_path / "c", "SELECT generated, selected FROM rounds")
+    assert (closed["generated"], closed["selected"] > 0) == (12, True)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, tmp_path / "broken", executor=interrupted(2))
+    run(spec, tmp_path / "broken", executor="inline")
+    assert digest(tmp_path / "broken") == digest(tmp_path / "c")
+    plugins(moods=seeds)
+    said = r"at stage 'generate', most often \(12\) because of \"RuntimeError: not today\""
+    with pytest.raises(ExecutionError, match=said):
+        run(spec, tmp_path / "none", executor="inline")
+
+
+def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_machinery(
+    tiny: MakeSpec, plugins: Callable[..., Path], tmp_path: Path
+) -> None:
+    def spec(hungry: str = "") -> CampaignSpec:
+        directory = plugins(hungry=hungry)
+        return tiny(rounds=1, directory=directory, objectives=("mine.py:hungry", "formation_energy", "density"))
+
+    sql = "SELECT candidate_id, verdict, stage, reason FROM candidates ORDER BY candidate_id"
+    run(spec(), tmp_path / "clean", executor="inline")
+    clean = query(tmp_path / "clean", sql)
+    kept = [row["candidate_id"] for row in clean if row["verdict"] == "kept"]
+    run(spec(kept[0]), tmp_path / "c", executor="inline")
+    found = {row["candidate_id"]: row for row in query(tmp_path / "c", sql)}
+    guilty = found.pop(kept[0])
+    assert (guilty["verdict"], guilty["stage"]) == ("failed", "assess")
+    assert guilty["reason"].startswith("lost: MemoryError: no room (")
+    assert list(found.values()) == [row for row in clean if row["candidate_id"] != kept[0]]
+
+
+def test_an_oracle_that_fails_on_all_stops_the_campaign_before_the_round_is_gone(
+    tiny: MakeSpec, plugins: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec = tiny(rounds=1, directory=plugins(down=True), oracle={"use": "mine.py:Oracle"})
+    said = r"3 of the round's 3 verifications so far failed.*the licence server is down.*the answer that was the last"
+    with pytest.raises(ExecutionError, match=said):
+        run(spec, tmp_path / "c", executor="inline")
+    plugins()
+    run(spec, tmp_path / "c", executor="inline")
+    status = query(tmp_path / "c", "SELECT DISTINCT candidate_id, status FROM verifications ORDER BY status")
+    assert [row["status"] for row in status] == ["failed", "failed", "verified"]
+    lenient = tiny(rounds=1, directory=plugins(down=True), oracle={"use": "mine.py:Oracle"}, failures={"max_share": 1})
+    run(lenient, tmp_path / "d", executor="inline")
+    assert query(tmp_path / "d", "SELECT selected, verified FROM rounds") == [{"selected": 3, "verified": 0}]
+
+
 class Failing(InlineExecutor):
     def stream(self, stages: Any, items: Any, context: Any) -> Any:
         for _ in items:

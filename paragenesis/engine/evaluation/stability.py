@@ -13,6 +13,7 @@ from paragenesis.crystals import BoolArray, Crystals, FloatArray, IntArray
 from paragenesis.engine.evaluation.figures import RELAXED, Figure, per_generated
 from paragenesis.engine.evaluation.known import Known
 from paragenesis.engine.evaluation.measures import Measures
+from paragenesis.engine.executor import describe, out_of_memory
 from paragenesis.engine.metrics import METASTABLE, STABLE
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.fingerprint import fingerprints
@@ -111,9 +112,16 @@ def joined(parts: Sequence[Stability]) -> Stability:
 
 
 def _score(ensemble: Ensemble, crystals: Crystals, which: IntArray, settings: RelaxSettings) -> Stability:
-    """Relax and judge crystals all at once."""
+    """Relax and judge crystals all at once; where memory does not suffice for that, in halves."""
     some = crystals[which].with_ids([str(i) for i in range(len(which))])
-    relaxed, failed, refusals = ensemble.relax_and_judge(some, settings)
+    try:
+        relaxed, failed, refusals = ensemble.relax_and_judge(some, settings)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        if len(which) > 1:
+            return joined([_score(ensemble, crystals, part, settings) for part in np.array_split(which, 2)])
+        return _unscored(ensemble, crystals, which, describe(error))
     done = np.array([int(name) for name in relaxed.crystals.ids], dtype=np.int64)
     table = np.full((2, len(ensemble.members), len(which)), np.nan)
     table[0][:, done], table[1][:, done] = relaxed.formation_energies, relaxed.hull_distances
@@ -208,3 +216,18 @@ def _still_new(crystals: Crystals, keys: Sequence[str], known: Known, settings: 
         seen.add(crystal, [key])
         new[i] = all(one.match(crystal, key) is None for one in known.crystals)
     return new
+
+
+def _unscored(ensemble: Ensemble, crystals: Crystals, which: IntArray, error: str) -> Stability:
+    """What is known of a crystal that nothing could be said of."""
+    nothing = np.full((len(ensemble.members), 1), np.nan)
+    return Stability(
+        which=which,
+        crystals=crystals[which],
+        members=ensemble.members,
+        formation_energies=nothing,
+        distances=nothing,
+        converged=np.zeros(1, dtype=np.bool_),
+        steps=np.zeros(1, dtype=np.int64),
+        errors={0: error},
+    )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from paragenesis.crystals import Crystals
+from paragenesis.engine.executor import out_of_memory
 
 if TYPE_CHECKING:
     import torch_sim as ts
@@ -111,7 +112,12 @@ class Evaluation:
 
 
 def evaluate(potential: Potential, batch: Batch) -> Evaluation:
-    """Evaluate a batch; a part that raises is split in halves until the guilty crystal stands alone."""
+    """Evaluate a batch; a part that raises is split in halves until the guilty crystal stands alone.
+
+    Raises:
+        MemoryError: Or torch's own: there is not enough for one crystal alone. That is no fault of the crystal, as
+            others may have taken the memory, so that another attempt may succeed.
+    """
     out = Evaluation(
         energy=torch.full((len(batch),), torch.nan, dtype=torch.float64, device=batch.cells.device),
         forces=torch.full_like(batch.positions, torch.nan),
@@ -145,8 +151,10 @@ def _evaluate_part(potential: Potential, batch: Batch, first: int, last: int, ou
     part = batch if last - first == len(batch) else batch.part(first, last)
     try:
         result = potential.model(part.state(potential.model.dtype))
-    except Exception as error:  # noqa: BLE001 - a model may raise anything for one bad crystal
+    except Exception as error:  # a model may raise anything for one bad crystal
         if last - first == 1:
+            if out_of_memory(error):
+                raise
             out.errors[first] = f"{type(error).__name__}: {error}"
             return
         middle = (first + last) // 2
