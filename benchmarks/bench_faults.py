@@ -48,7 +48,9 @@ TINY: dict[str, Any] = {
     "hull": {"mixed": True},
     "objectives": ("formation_energy", "density"),
     "triage": {"min_hull_distance": -100.0, "max_std": {}, "max_force": 1000.0},
-    "decision": {"q": 1},
+    "decision": {"q": 2},
+    "verification": {"close": {"fraction": 0.5}},
+    "probes": [{"use": "potential", "q": 2, "options": {"potential": "lennard-jones", "fmax": 4.0}}],
     "oracle": {"use": "potential", "options": {"potential": "lennard-jones", "fmax": 2.0}},
     "hits": [{"objective": "formation_energy", "at_most": 0.0}],
 }

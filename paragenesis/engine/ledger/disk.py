@@ -17,6 +17,7 @@ def replace_text(path: Path, text: str) -> None:
     aside.write_text(text, encoding="utf-8")
     reach(f"before {path.name} is renamed")
     aside.replace(path)
+    reach(f"after {path.name} was written")
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

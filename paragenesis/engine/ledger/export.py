@@ -74,10 +74,13 @@ def _export_round(connection: Any, directory: Path, number: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         files[path.name] = {"sha256": sha256_of(path), "rows": table.num_rows}
+        reach(f"after {name} of round {number} was exported")
     manifest = aside / MANIFEST
+    reach(f"before the manifest of round {number} is written")
     manifest.write_text(json.dumps({"round": number, "files": files}, indent=1) + "\n")
     for written in (manifest, aside):
         sync(written)
+    reach(f"after the manifest of round {number} was written")
     reach(f"before the export of round {number} is renamed")
     aside.rename(final)
     sync(final.parent)

@@ -242,6 +242,7 @@ class Ledger(LedgerReader):
                 self.connection.execute("CHECKPOINT")
             except duckdb.Error as error:
                 raise refusal(error, f"the checkpoint of round {round} failed, but the round is closed") from None
+            reach(f"after the checkpoint of round {round}")
         export_closed_rounds(self.connection, self.directory)
         self._refresh_status()
         return not closed

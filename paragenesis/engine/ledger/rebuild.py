@@ -69,10 +69,12 @@ def _build(folder: Path, common: Sequence[Tables], rounds: Sequence[Tables]) -> 
         head = replace(_filled(connection, common, rounds), epoch=epoch)
         reach("before the checkpoint of the new ledger")
         connection.execute("CHECKPOINT")
+        reach("after the checkpoint of the new ledger")
     sync(new)
     reach("before the new ledger is named")
     new.replace(folder / REBUILT)
     sync(folder)
+    reach("after the new ledger was named")
     return head
 
 
@@ -81,6 +83,7 @@ def _move(path: Path, aside: Path) -> None:
     if path.is_symlink() or path.exists():
         reach(f"before {path.name} is put aside")
         path.rename(aside / path.name)
+        reach(f"after {path.name} was put aside")
 
 
 def _filled(connection: Any, common: Sequence[Tables], rounds: Sequence[Tables]) -> Head:
@@ -101,6 +104,7 @@ def _filled(connection: Any, common: Sequence[Tables], rounds: Sequence[Tables])
             _insert(connection, name, pa.concat_tables(parts))
     reach("before the rows of the new ledger are committed")
     connection.execute("COMMIT")
+    reach("after the rows of the new ledger were committed")
     return head
 
 

@@ -170,6 +170,7 @@ def migrate(connection: Any) -> None:
         connection.execute("COMMIT")
         reach(f"before the checkpoint of migration {version}")
         connection.execute("CHECKPOINT")
+        reach(f"after the checkpoint of migration {version}")
 
 
 def newest_version() -> int:
