@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -130,13 +131,13 @@ def campaign(kit: Kit, directory: Path) -> None:
 
 
 def _note_acknowledged(directory: Path) -> None:
-    """Write down, for good, each commit whose acknowledgement came back."""
+    """Write down, for good, each commit whose acknowledgement came back, and whether it was told to be new."""
     commit, file = Ledger.commit, acknowledged_file(directory)
 
     def noted(self: Ledger, key: str, *rest: Any) -> bool:
         done = commit(self, key, *rest)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(descriptor, f"{key}\n".encode())
+        os.write(descriptor, f"{key} {'new' if done else 'known'}\n".encode())
         os.fsync(descriptor)
         os.close(descriptor)
         return done
@@ -157,6 +158,7 @@ class Crash:
         at: The number of the failpoint.
         place: Its name.
         lost: Commits that were acknowledged and are not there when the campaign is resumed.
+        doubled: Commits that were told to be new more than once.
         same: Whether the finished campaign has the digest of the undisturbed one, and a sound ledger.
         resumed: How many runs it took after the crash.
         repeated: Items that were dispatched again.
@@ -165,6 +167,7 @@ class Crash:
     at: int
     place: str
     lost: int
+    doubled: int
     same: bool
     resumed: int
     repeated: int
@@ -192,18 +195,29 @@ def crash(kit: Kit, directory: Path, at: int, kind: str, places: list[str], expe
         reached += later.reached
     same = code == 0 and digest(directory) == expected and verify_ledger(directory) == []
     repeated = dispatched(reached) - dispatched(places)
-    return Crash(at, places[at - 1], lost, same, again, repeated)
+    return Crash(at, places[at - 1], lost, doubled(directory), same, again, repeated)
 
 
 def missing(directory: Path) -> int:
     """Acknowledged commits that the ledger does not hold."""
-    file = acknowledged_file(directory)
-    told = set(file.read_text().splitlines()) if file.exists() else set()
+    told = {key for key, _ in acknowledged(directory)}
     if not Ledger.exists(directory):
         return len(told)
     with LedgerReader.open(directory) as ledger:
         kept = set(ledger.query("SELECT commit_key FROM commits").column(0).to_pylist())
     return len(told - kept)
+
+
+def doubled(directory: Path) -> int:
+    """Commits that were told to be new more than once."""
+    new = Counter(key for key, told in acknowledged(directory) if told == "new")
+    return sum(count - 1 for count in new.values())
+
+
+def acknowledged(directory: Path) -> list[list[str]]:
+    """The acknowledgements of all children: key, and whether it was new."""
+    file = acknowledged_file(directory)
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def dispatched(places: list[str]) -> int:

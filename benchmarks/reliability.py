@@ -59,12 +59,13 @@ def crashes(options: Options, work: Path) -> dict[str, Any]:
             faults.crash(kit, work / "c", at, kind, places, expected)
             for at in range(1, len(places) + 1, options.stride)
         ]
-        same, lost = sum(one.same for one in done), sum(one.lost for one in done)
+        same, lost, doubled = (sum(getattr(one, name) for one in done) for name in ("same", "lost", "doubled"))
         repeated = np.mean([max(one.repeated, 0) for one in done])
-        table.append([kind, f"{len(done)} of {len(places)}", f"{same}/{len(done)}", str(lost), f"{repeated:.2f}"])
+        counts = [f"{len(done)} of {len(places)}", f"{same}/{len(done)}", str(lost), str(doubled)]
+        table.append([kind, *counts, f"{repeated:.2f}"])
         results += [{"kind": kind, **vars(one)} for one in done]
-    head = ["fault", "steps", "same digest, sound ledger", "acknowledged commits lost", "dispatches repeated a fault"]
-    print(markdown(head, table))
+    head = ["fault", "steps", "same digest, sound ledger", "acknowledged commits lost", "doubled"]
+    print(markdown([*head, "dispatches repeated a fault"], table))
     return {"task": "crashes", "results": results}
 
 
@@ -74,7 +75,7 @@ def kills(options: Options, work: Path) -> dict[str, Any]:
     started = time.monotonic()
     places, expected = faults.undisturbed(kit, work / "whole")
     usual = time.monotonic() - started
-    killed, campaigns, same, lost, waits, repeated = 0, 0, 0, 0, [], []
+    killed, campaigns, same, lost, doubled, waits, repeated = 0, 0, 0, 0, 0, [], []
     while killed < options.kills:
         rng, directory = random.Random(campaigns), work / f"k{campaigns}"
         reached: list[str] = []
@@ -86,16 +87,17 @@ def kills(options: Options, work: Path) -> dict[str, Any]:
             waits.append(_reopened(directory))
         reached += (directory.with_name(f"{directory.name}.reached")).read_text().splitlines()
         killed, campaigns = killed + here, campaigns + 1
+        doubled += faults.doubled(directory)
         same += digest(directory) == expected and verify_ledger(directory) == []
         if here:
             repeated.append((faults.dispatched(reached) - faults.dispatched(places)) / here)
         shutil.rmtree(directory)
     opened = [1000 * wait for wait in waits if wait is not None]
-    row = [str(killed), f"{same}/{campaigns}", str(lost), f"{np.mean(repeated):.2f}"]
+    row = [str(killed), f"{same}/{campaigns}", str(lost), str(doubled), f"{np.mean(repeated):.2f}"]
     row.append(f"{np.median(opened):.0f} / {np.quantile(opened, 0.95):.0f}")
-    head = ["kills", "campaigns with the same digest", "acknowledged commits lost", "dispatches repeated a kill"]
-    print(markdown([*head, "ledger open again, ms, median / 95 %"], [row]))
-    return {"task": "kills", "kills": killed, "campaigns": campaigns, "same": same, "lost": lost}
+    head = ["kills", "campaigns with the same digest", "acknowledged commits lost", "doubled"]
+    print(markdown([*head, "dispatches repeated a kill", "ledger open again, ms, median / 95 %"], [row]))
+    return {"task": "kills", "kills": killed, "campaigns": campaigns, "same": same, "lost": lost, "doubled": doubled}
 
 
 def _killed(kit: Any, directory: Path, after: float) -> list[str] | None:
