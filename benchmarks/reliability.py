@@ -5,9 +5,13 @@
     python benchmarks/reliability.py --task damage [--seeds 10]      # every file, every damage; pairs of files
     python benchmarks/reliability.py --task recover [--stride 1]     # every step of a recovery, three kinds of fault
     python benchmarks/reliability.py --task cost                     # what durability costs
+    python benchmarks/reliability.py --task nemesis [--seeds 140 --first-seed 20]    # workers of Ray, hit at random
+    python benchmarks/reliability.py --task fuzz [--fuzz 12]         # twelve times as many examples as the tests try
+    python benchmarks/reliability.py --task mutations                # guards taken out, and the tests that notice
     python benchmarks/reliability.py --task all                      # all of them, one after the other
 
-All on a tiny campaign with a Lennard-Jones potential, in this process's children; needs a system that can fork.
+The first five are on a tiny campaign with a Lennard-Jones potential, in this process's children; they need a system
+that can fork.
 
 crashes  a child is killed (SIGKILL), or meets a full disk or the end of memory, at the N-th step that changes something
          outside the process; then others resume until the campaign is done. For N = 1, 2, ... to the last step.
@@ -17,6 +21,7 @@ damage   a ledger as a killed process leaves it, with two closed rounds and one 
          and recovered.
 recover  the same ledger is damaged in four ways, and its recovery ends at the N-th step with a fault, for every N; then
          it is recovered once more. Before that nobody may find a ledger there that lacks something in silence.
+nemesis, fuzz, mutations  run the project's own tests, see `bench_suite.py`.
 cost     commits per second with and without the chain's head, and with and without waiting for the disk.
 """
 
@@ -39,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_faults as faults
+import bench_suite
 import numpy as np
 from bench_table import markdown, spread, versions
 
@@ -269,6 +275,9 @@ TASKS: dict[str, Callable[[Options, Path], dict[str, Any]]] = {
     "damage": damage,
     "recover": recover,
     "cost": cost,
+    "nemesis": bench_suite.nemesis,
+    "fuzz": bench_suite.fuzz,
+    "mutations": bench_suite.mutations,
 }
 
 
@@ -280,7 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--faults", nargs="+", choices=faults.KINDS, default=faults.KINDS, help="crashes, recover: which kinds"
     )
     parser.add_argument("--kills", type=int, default=300, help="kills: how many in all")
-    parser.add_argument("--seeds", type=int, default=5, help="damage, cost: how many of each")
+    parser.add_argument("--seeds", type=int, default=5, help="damage, cost, nemesis: how many of each")
+    parser.add_argument("--first-seed", type=int, default=0, help="nemesis: the first of the seeds")
+    parser.add_argument("--fuzz", type=float, default=1.0, help="fuzz: how many times as many examples as usual")
     parser.add_argument("--out", type=Path, help="write everything there as JSON")
     options = parser.parse_args(arguments)
     import torch

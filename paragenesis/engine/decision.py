@@ -27,7 +27,6 @@ from paragenesis.engine.lookup import (
     KEPT,
     POOL,
     Labelled,
-    among,
     is_hit,
     predicted,
     prediction,
@@ -40,7 +39,7 @@ from paragenesis.engine.metrics import calibration
 from paragenesis.engine.preflight import Kit, formulation
 from paragenesis.engine.surrogate import Calibration, ResidualSurrogate
 from paragenesis.engine.surrogate.residual import NOT_LEARNT
-from paragenesis.engine.verification import foretold, pending_before, verified_where
+from paragenesis.engine.verification import foretold, pending_where, verified_where
 
 # what a cheaper oracle can clear up is no reason not to ask it
 _DOUBTS = frozenset({"too_uncertain", "false_confidence"})
@@ -190,8 +189,8 @@ def _outlook(ledger: LedgerReader, kit: Kit, number: int, fidelity: int, which: 
         )
     prior = predicted(ledger, kit, which, "ensemble")
     mean, std = surrogate.predict(X, *prior) if len(pool) else prior
-    waiting = ledger.crystals(among(pending_before(ledger, kit, number)))
-    prior = predicted(ledger, kit, among(waiting.ids), "ensemble")
+    pending = pending_where(kit, number)
+    waiting, prior = ledger.crystals(pending), predicted(ledger, kit, pending, "ensemble")
     expected = surrogate.predict(describe(waiting), *prior) if len(waiting) else prior
     return Outlook(
         crystals=pool,

@@ -131,12 +131,6 @@ def is_hit(kit: Kit, values: FloatArray) -> bool:
     return bool(rules) and all(rule.holds(float(values[names.index(rule.objective)])) for rule in rules)
 
 
-def among(ids: Sequence[str]) -> str:
-    """A condition on `candidates`: one of some."""
-    listed = ", ".join("'" + one.replace("'", "''") + "'" for one in ids)
-    return f"candidate_id IN ({listed})" if ids else "false"
-
-
 def _answers(ledger: LedgerReader, kit: Kit, which: str, table: str, level_key: str) -> tuple[FloatArray, FloatArray]:
     """Values and noise of every objective at one level of theory, for candidates that match a condition, `N x m`."""
     found = [

@@ -105,8 +105,9 @@ def prepare(spec: CampaignSpec) -> Kit:
     ]
     pairings = [check_pairing(p.level, hull, spec.hull.mixed) for p in potentials]
     needs: frozenset[Need] = frozenset().union(*(o.needs for o in objectives))
-    make_oracle, oracle = _oracle(spec, spec.oracle, hull, needs)
-    probes = [(f"probe-{i}", *_oracle(spec, entry, hull, needs)) for i, entry in enumerate(spec.probes, start=1)]
+    heavy = _heavy(spec)
+    make_oracle, oracle = _oracle(spec, spec.oracle, hull, needs, spec.resources.oracle or heavy)
+    probes = [(f"probe-{i}", *_oracle(spec, entry, hull, needs, heavy)) for i, entry in enumerate(spec.probes, start=1)]
     _check_levels_differ([oracle.level, *(probe.level for _, _, probe in probes)])
     reference_utilities(spec.decision, [o.goal for o in objectives])
     formulation(spec, objectives)
@@ -118,9 +119,9 @@ def prepare(spec: CampaignSpec) -> Kit:
         objectives=objectives,
         members=tuple(p.name for p in potentials),
         stages=_stages(spec, entries, generators, objectives, references, hull, needs),
-        verify=StageSpec("verify", Verify, (make_oracle, objectives), "potentials", _heavy(spec)),
+        verify=StageSpec("verify", Verify, (make_oracle, objectives), "potentials", heavy),
         probes=tuple(
-            Probe(one.level, StageSpec(name, Verify, (make, objectives), "potentials", _heavy(spec)))
+            Probe(one.level, StageSpec(name, Verify, (make, objectives), "potentials", heavy))
             for name, make, one in probes
         ),
         learn=StageSpec("learn", Learn, (pupils, screen), "generate", spec.resources.generate),
@@ -195,11 +196,12 @@ def _load(entry: PotentialEntry, device: str) -> Potential:
 
 
 def _oracle(
-    spec: CampaignSpec, entry: OracleEntry, hull: Hull, needs: frozenset[Need]
+    spec: CampaignSpec, entry: OracleEntry, hull: Hull, needs: frozenset[Need], resources: Resources
 ) -> tuple[Callable[[], Oracle], Oracle]:
     """An oracle, and how its workers build it; a potential must pass its known-answer check."""
-    make = partial(build_oracle, entry.use, entry.options, spec.directory, hull=hull, device=spec.device, needs=needs)
-    oracle = make()
+    make = partial(build_oracle, entry.use, entry.options, spec.directory, hull=hull, needs=needs)
+    oracle = make(device=spec.device)
+    make = partial(make, device=_worker_device(spec, resources))
     if isinstance(oracle, PotentialOracle):
         _check_known_answers(oracle.potential)
         make = partial(make, references=oracle.references)  # so that no worker computes them again
@@ -250,14 +252,20 @@ def _stages(
     needs: frozenset[Need],
 ) -> tuple[StageSpec, ...]:
     screen = partial(Screen, spec.screening.located(spec.directory))
-    ensemble = partial(build_ensemble, tuple(entries), tuple(references), hull, spec.device)
     light, heavy = spec.resources.generate, _heavy(spec)
+    device = _worker_device(spec, heavy)
+    ensemble = partial(build_ensemble, tuple(entries), tuple(references), hull, device)
     return (
         StageSpec(GENERATE, Generate, (generators,), "generate", light),
         StageSpec("screen", Screening, (screen,), "generate", light),
         StageSpec("relax", Relax, (ensemble, spec.relax, needs), "potentials", heavy),
         StageSpec("assess", Assess, (screen, objectives), "generate", light),
     )
+
+
+def _worker_device(spec: CampaignSpec, resources: Resources) -> str:
+    """What workers compute on: who was given a GPU and cannot see it stops the campaign, and does not take the CPU."""
+    return "cuda" if spec.device == "auto" and resources.gpus > 0 else spec.device
 
 
 def _heavy(spec: CampaignSpec) -> Resources:

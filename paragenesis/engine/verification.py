@@ -46,17 +46,14 @@ def verified_where(answers: str) -> str:
     return f"candidate_id IN (SELECT candidate_id FROM verifications WHERE status = 'verified' AND ({answers}))"
 
 
-def pending_before(ledger: LedgerReader, kit: Kit, number: int) -> list[str]:
-    """Ids of the crystals chosen in rounds before `number` whose answers its decision does not know, oldest first."""
+def pending_where(kit: Kit, number: int) -> str:
+    """A condition on `candidates`: chosen in a round before `number` whose decision does not know the answer."""
     if kit.spec.verification.close == "all":
-        return []  # a round closes with all its answers, so nothing is ever pending
-    found = ledger.query(
-        "SELECT candidate_id FROM selections WHERE round < ? AND candidate_id NOT IN "
-        f"(SELECT candidate_id FROM verifications WHERE {known_before(number)}) ORDER BY round, rank",
-        (number,),
+        return "false"  # a round closes with all its answers, so nothing is ever pending
+    return (
+        f"candidate_id IN (SELECT candidate_id FROM selections WHERE round < {int(number)}) "
+        f"AND candidate_id NOT IN (SELECT candidate_id FROM verifications WHERE {known_before(number)})"
     )
-    ids: list[str] = found.column("candidate_id").to_pylist()
-    return ids
 
 
 @dataclass(frozen=True)

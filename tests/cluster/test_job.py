@@ -32,6 +32,7 @@ objectives = ["formation_energy", "mine.py:lightness"]
 triage = { min_hull_distance = -100.0, max_std = {}, max_force = 1000.0 }
 decision = { q = 3 }
 oracle = { use = "potential", options = { potential = "lennard-jones", fmax = 0.15 } }
+device = "cpu"  # the GPUs of this cluster are only said to be there
 resources = { potentials = { workers = 2, gpus = 0.5 } }
 """
 OBJECTIVE = '''

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from paragenesis.engine.level import MP2020, Level
 from paragenesis.engine.potentials import Potential
@@ -52,3 +53,14 @@ def test_the_ledger_is_told_everything_a_reader_needs(tiny: MakeSpec) -> None:
 def test_a_reference_point_needs_one_value_an_objective(tiny: MakeSpec) -> None:
     with pytest.raises(InputError, match="reference_point has 3 values, but there are 2 objectives"):
         prepare(tiny(decision={"q": 2, "reference_point": [0.0, 1.0, 2.0]}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_worker_that_was_given_a_gpu_and_sees_none_stops_the_campaign(tiny: MakeSpec, tmp_path: Path) -> None:
+    greedy = {"potentials": {"gpus": 1.0}}
+    with pytest.raises(InputError, match=r"torch sees no GPU in this process.*give workers no gpus"):
+        run(tiny(rounds=1, resources=greedy), tmp_path / "c", executor="inline")
+    run(tiny(rounds=1, resources=greedy, device="cpu"), tmp_path / "d", executor="inline")
+    oracle = {"oracle": {"gpus": 1.0}}
+    with pytest.raises(InputError, match="torch sees no GPU"):
+        run(tiny(rounds=1, resources=oracle), tmp_path / "e", executor="inline")

@@ -19,7 +19,7 @@ from paragenesis.engine.executor import InlineExecutor, OneByOne, Outcome
 from paragenesis.engine.ledger import LedgerReader, digest, read_status, verify_ledger
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.spec import CampaignSpec, VerificationSettings
-from paragenesis.engine.verification import patience, pending_before
+from paragenesis.engine.verification import patience, pending_where
 from paragenesis.launch import run
 
 MakeSpec = Callable[..., CampaignSpec]
@@ -74,7 +74,7 @@ def query(directory: Path, sql: str) -> list[dict[str, Any]]:
 
 def pending(directory: Path, spec: CampaignSpec, number: int) -> list[str]:
     with LedgerReader.open(directory) as ledger:
-        return pending_before(ledger, cast(Kit, SimpleNamespace(spec=spec)), number)
+        return list(ledger.crystals(pending_where(cast(Kit, SimpleNamespace(spec=spec)), number)).ids)
 
 
 def answers(directory: Path) -> list[tuple[int, int, int, str, bool | None]]:

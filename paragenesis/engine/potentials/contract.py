@@ -15,6 +15,8 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +110,12 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f'device "{wanted}" was asked for, but torch sees no GPU; use device = "auto" or "cpu"')
+        raise InputError(
+            f'device "{wanted}" was asked for, but torch sees no GPU in this process on {platform.node()} (it is built '
+            f"for CUDA {torch.version.cuda or 'none'}, and CUDA_VISIBLE_DEVICES is "
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); install torch for CUDA, mend the driver, or use "
+            'device = "cpu" and give workers no gpus'
+        )
     return wanted
 
 

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from paragenesis.engine import failpoints
 from paragenesis.engine.ledger import Ledger, chain, digest, verify_ledger
 from paragenesis.errors import LedgerError
 
@@ -112,6 +113,25 @@ class Campaign(RuleBasedStateMachine):
         shutil.copytree(self.ledger.directory, left)
         self.ledger.close()
         self.ledger = Ledger.open(left)
+
+    @rule(index=CHUNKS)
+    def lose(self, index: int) -> None:
+        """A delivery is lost with the process that was about to commit it."""
+        commit = self.make_chunk(self.number, index)
+        failpoints.hook = self._die_before_commits
+        try:
+            assert self.ledger.commit(*commit) is False, "known already: nothing was about to be committed"
+            assert commit[0] in self.committed[self.number]
+        except KeyboardInterrupt:
+            assert commit[0] not in self.committed[self.number]
+        finally:
+            failpoints.hook = None
+        self.crash()
+
+    @staticmethod
+    def _die_before_commits(place: str) -> None:
+        if place.startswith("before commit"):
+            raise KeyboardInterrupt
 
     @rule(index=CHUNKS)
     def crash_between_commit_and_head(self, index: int) -> None:
