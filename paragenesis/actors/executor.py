@@ -11,16 +11,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
 
 from paragenesis.actors.cluster import connect
 from paragenesis.actors.journey import Journey, Route
 from paragenesis.actors.policy import check_room, hosts_of, left_over, worker_count
 from paragenesis.actors.pool import WorkerPool
-from paragenesis.engine.executor import Outcome, StageSpec
+from paragenesis.engine.executor import Outcome, StageSpec, describe
+from paragenesis.errors import ExecutionError
 from paragenesis.naming import user_modules
 
 POLL_SECONDS = 1.0  # how often leases are looked at; what is done is heard of at once
@@ -89,10 +92,11 @@ class RayExecutor:
             ExecutionError: Workers cannot be started, or die without an item to blame.
         """
         watched = [reference for pool in self._pools.values() for reference in pool.watched()]
-        if watched:
-            ray.wait(watched, num_returns=1, timeout=min(seconds, POLL_SECONDS), fetch_local=False)
-        for pool in self._pools.values():
-            pool.advance()
+        with in_words():
+            if watched:
+                ray.wait(watched, num_returns=1, timeout=min(seconds, POLL_SECONDS), fetch_local=False)
+            for pool in self._pools.values():
+                pool.advance()
 
     def close(self) -> None:
         """Stop the workers and leave the cluster, ending it if it was started here."""
@@ -121,9 +125,10 @@ class RayExecutor:
 
     def _route(self, stages: Sequence[StageSpec], context: Any) -> Route:
         """The way through stages, with their workers on their way up."""
-        self._open(stages)
-        shared = {spec.name: [self._share(spec)] for spec in stages}
-        return Route(stages, dict(self._pools), shared, [ray.put(context)])
+        with in_words():
+            self._open(stages)
+            shared = {spec.name: [self._share(spec)] for spec in stages}
+            return Route(stages, dict(self._pools), shared, [ray.put(context)])
 
     def _open(self, stages: Sequence[StageSpec]) -> None:
         """Start the workers of hosts that are not there yet."""
@@ -144,6 +149,24 @@ class RayExecutor:
                 cloudpickle.register_pickle_by_value(module)
             kept = self._specs[spec.name] = (spec, ray.put(spec))
         return kept[1]
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Ray's own errors as the project's.
+
+    Raises:
+        ExecutionError: Ray cannot go on.
+    """
+    try:
+        yield
+    except RayError as error:
+        cure = "mend the cluster"
+        if isinstance(error, (ObjectStoreFullError, OutOfDiskError)):
+            cure = "give its nodes more --object-store-memory, or more room on the disk that it spills to"
+        raise ExecutionError(
+            f"Ray cannot go on: {describe(error)}; {cure}, and run the campaign again to resume it"
+        ) from error
 
 
 class RayQueue:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ray import cloudpickle
+from ray.exceptions import ObjectStoreFullError
 
 from paragenesis.actors import RayExecutor
 from paragenesis.engine.executor import Resources, StageSpec
@@ -129,6 +130,18 @@ def test_a_gpu_that_is_not_there_is_refused_at_once() -> None:
     spec = StageSpec("gpu", Pid, (), "host", Resources(gpus=100.0))
     with RayExecutor() as executor, pytest.raises(ExecutionError, match="100 GPU"):
         list(executor.stream([spec], [1], None))
+
+
+def test_a_full_object_store_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise ObjectStoreFullError("Failed to put object")
+
+    with RayExecutor() as executor:
+        monkeypatch.setattr("ray.put", full)
+        with pytest.raises(
+            ExecutionError, match=r"Ray cannot go on: ObjectStoreFullError.*object-store-memory.*resume"
+        ):
+            list(executor.stream([StageSpec("add", Add, (1,), "host")], [1], None))
 
 
 def test_a_queue_gives_what_is_done_first_while_other_items_are_streamed(tmp_path: Path) -> None:
