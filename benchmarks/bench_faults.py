@@ -125,12 +125,12 @@ def ending(work: Callable[[], Any], at: int | None, kind: str, notes: Path) -> N
 
 def campaign(kit: Kit, directory: Path) -> None:
     """Run or resume a campaign."""
-    _note_acknowledged(directory)
+    note_acknowledged(directory)
     with closing(open_ledger(kit, directory)) as ledger:
         Campaign(kit, ledger, InlineExecutor()).run()
 
 
-def _note_acknowledged(directory: Path) -> None:
+def note_acknowledged(directory: Path) -> None:
     """Write down, for good, each commit whose acknowledgement came back, and whether it was told to be new."""
     commit, file = Ledger.commit, acknowledged_file(directory)
 

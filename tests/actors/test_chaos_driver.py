@@ -9,7 +9,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -21,15 +23,20 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 CAMPAIGN = """
 import json, sys
+from pathlib import Path
+sys.path.append(sys.argv[4])
+import bench_faults
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.launch import run
+bench_faults.note_acknowledged(Path(sys.argv[2]))
 run(CampaignSpec.parse(json.loads(sys.argv[1])), sys.argv[2], executor=sys.argv[3])
 """
 
 
-def run_and_kill(spec: CampaignSpec, directory: Path, executor: str, seconds: float) -> int | None:
+def run_and_kill(spec: CampaignSpec, directory: Path, executor: str, seconds: float, faults: ModuleType) -> int | None:
     """Run a campaign in a process of its own; its exit status, or None if it was killed after some time at work."""
-    driver = subprocess.Popen([sys.executable, "-c", CAMPAIGN, spec.model_dump_json(), str(directory), executor])
+    words = [spec.model_dump_json(), str(directory), executor, str(Path(faults.__file__).parent)]
+    driver = subprocess.Popen([sys.executable, "-c", CAMPAIGN, *words])
     started, deadline = directory / "ledger.duckdb", time.monotonic() + 300
     while not started.exists() and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -47,14 +54,21 @@ def run_and_kill(spec: CampaignSpec, directory: Path, executor: str, seconds: fl
 
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_campaign_survives_the_death_of_its_driver(
-    disturbed: CampaignSpec, undisturbed: str, tmp_path: Path, seed: int, executor: str
+    disturbed: CampaignSpec,
+    undisturbed: str,
+    script: Callable[[str], ModuleType],
+    tmp_path: Path,
+    seed: int,
+    executor: str,
 ) -> None:
-    dice, kills = random.Random(seed), 0
+    faults, dice, kills = script("bench_faults"), random.Random(seed), 0
     longest = 3.0 if executor == "inline" else 20.0
-    while (status := run_and_kill(disturbed, tmp_path / "c", executor, dice.uniform(0, longest))) is None:
+    while (status := run_and_kill(disturbed, tmp_path / "c", executor, dice.uniform(0, longest), faults)) is None:
         kills += 1
+        assert faults.missing(tmp_path / "c") == 0, "what was acknowledged to the driver is there"
         longest *= 1.3  # so that it comes to an end on any machine
     assert status == 0
+    assert faults.doubled(tmp_path / "c") == 0
     print(f"seed {seed}: the driver was killed {kills} times")
     assert verify_ledger(tmp_path / "c") == []
     assert digest(tmp_path / "c") == undisturbed

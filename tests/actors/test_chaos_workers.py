@@ -16,10 +16,11 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -30,7 +31,7 @@ from ray import cloudpickle
 from paragenesis.actors import RayExecutor
 from paragenesis.actors.worker import Worker
 from paragenesis.engine.executor import Resources
-from paragenesis.engine.ledger import digest, verify_ledger
+from paragenesis.engine.ledger import Ledger, digest, verify_ledger
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.errors import ExecutionError
 from paragenesis.launch import run
@@ -158,9 +159,14 @@ def test_a_campaign_survives_the_death_of_its_workers(
     undisturbed: str,
     reserve: Reserve,
     executors: list[RayExecutor],
+    script: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     seed: int,
 ) -> None:
+    faults = script("bench_faults")
+    monkeypatch.setattr(Ledger, "commit", Ledger.commit)  # the history is that of this seed alone
+    faults.note_acknowledged(tmp_path / "c")
     nemesis, resumed = Nemesis(seed, reserve), 0
     with nemesis.at_work():
         while True:
@@ -174,5 +180,7 @@ def test_a_campaign_survives_the_death_of_its_workers(
                 executors.append(RayExecutor())
     print(f"seed {seed}: {len(nemesis.hits)} hits, resumed {resumed} times: {nemesis.hits}")
     assert nemesis.hits, "nobody was hit"
+    assert (faults.missing(tmp_path / "c"), faults.doubled(tmp_path / "c")) == (0, 0)
+    assert len(faults.acknowledged(tmp_path / "c")) > 10
     assert verify_ledger(tmp_path / "c") == []
     assert digest(tmp_path / "c") == undisturbed
