@@ -177,20 +177,23 @@ def calibration(
     """
     values, mean, std = (np.asarray(array, dtype=np.float64) for array in (values, mean, std))
     known = np.isfinite(values) & np.isfinite(mean) & np.isfinite(std)
-    curve, area = ((), np.nan) if half_widths is None else recalibrated_coverage(values, mean, half_widths)
+    recalibrated = ((), np.nan) if half_widths is None else recalibrated_coverage(values, mean, half_widths)
     values, mean, std = values[known], mean[known], std[known]
     if len(values) == 0:
         return CalibrationReport(0, level, np.nan, np.nan, np.nan, np.nan)
+    curve = tuple(interval_coverage(values, mean, std, np.array(CURVE_LEVELS)).tolist())
+    area = miscalibration_area(values, mean, std)
     return CalibrationReport(
         n=len(values),
         level=level,
         coverage=float(interval_coverage(values, mean, std, np.array([level]))[0]),
-        miscalibration_area=miscalibration_area(values, mean, std),
+        miscalibration_area=area,
         sharpness=float(np.sqrt((std**2).mean())),
         rmse=float(np.sqrt(((values - mean) ** 2).mean())),
-        curve=tuple(interval_coverage(values, mean, std, np.array(CURVE_LEVELS)).tolist()),
-        recalibrated_curve=curve,
-        recalibrated_area=area,
+        curve=curve,
+        recalibrated_curve=recalibrated[0],
+        # the same intervals have the same area, however many levels it is taken from
+        recalibrated_area=area if recalibrated[0] == curve else recalibrated[1],
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from paragenesis.engine.metrics import (
     CURVE_LEVELS,
@@ -77,6 +78,23 @@ def test_calibration_agrees_with_uncertainty_toolbox(factor: float) -> None:
     share = toolbox.metrics_calibration.get_proportion_in_interval
     assert report.coverage == share(mean, factor * std, values, quantile=0.9)
     assert report.curve == tuple(share(mean, factor * std, values, quantile=level) for level in CURVE_LEVELS)
+
+
+def test_recalibrated_intervals_are_held_against_values_as_normal_ones_are() -> None:
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(size=400), rng.uniform(0.5, 2.0, 400)
+    values = mean + std * rng.normal(size=400)
+    normal = ndtri(0.5 + 0.5 * np.array(CURVE_LEVELS))
+    same = calibration(values, mean, std, half_widths=std[:, None] * normal)
+    assert same.recalibrated_curve == same.curve
+    assert same.recalibrated_area == same.miscalibration_area
+    values[0] = np.nan
+    wide = calibration(values, mean, std, half_widths=3 * std[:, None] * normal)
+    assert wide.recalibrated_curve == calibration(values, mean, 3 * std).curve
+    assert wide.recalibrated_area == pytest.approx(miscalibration_area(values[1:], mean[1:], 3 * std[1:]), abs=0.03)
+    unknown = calibration(values, mean, std, half_widths=np.full((400, 9), np.nan))
+    assert unknown.recalibrated_curve == ()
+    assert np.isnan(unknown.recalibrated_area)
 
 
 def test_unknown_values_are_left_out_and_nothing_is_nan() -> None:
