@@ -54,6 +54,14 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         said = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True).print("error:", said, style="red", markup=False, highlight=False)
         return 2 if isinstance(error, InputError | PotentialError) else 1  # another weights file would do
+    except (MemoryError, RuntimeError) as error:
+        from paragenesis.engine.executor import describe, out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        said = f"error: out of memory: {' '.join(describe(error).split())}; free some, or compute on the CPU"
+        Console(stderr=True, soft_wrap=True).print(said, style="red", markup=False, highlight=False)
+        return 1
     except KeyboardInterrupt as stopped:
         resume = "; run the same command again to resume" if command in (commands.run_campaign, commands.train) else ""
         Console(stderr=True, soft_wrap=True).print(str(stopped) or f"interrupted{resume}", highlight=False)

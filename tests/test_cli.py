@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ase.io import read
 
 from paragenesis.cli import run_command
@@ -188,6 +189,16 @@ def test_recover_needs_no_more_than_the_exports(cli: Run, campaign: Path, tmp_pa
     assert code != 0
     assert "nothing can be recovered" in said
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_no_memory_is_one_sentence(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("paragenesis.commands.show_status", full)
+    code, _, err = cli("status", tmp_path)
+    assert code == 1
+    assert err.startswith("error: out of memory: OutOfMemoryError: CUDA out of memory; free some")
 
 
 def test_relax_lowers_the_energy_and_says_what_came_of_each(cli: Run, campaign: Path, tmp_path: Path) -> None:

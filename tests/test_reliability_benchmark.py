@@ -79,7 +79,7 @@ def test_hits_and_examples_are_read_from_what_the_tests_say(
 
     monkeypatch.setattr(suite, "_pytest", pytest_of)
     script("reliability").main(["--task", "nemesis", "--first-seed", "7", "--seeds", "2"])
-    assert table()["7 to 8"] == ["1 of 2", "4", "2", "1", "1", "2"]
+    assert table()["7 to 8"] == ["2 of 2", "4", "2", "1", "1", "2"]
     script("reliability").main(["--task", "fuzz", "--fuzz", "3"])
     assert table()["2"] == ["12", "1"]
     assert asked == {"PARAGENESIS_CHAOS_SEEDS": "7:9", "PARAGENESIS_FUZZ": "3.0"}

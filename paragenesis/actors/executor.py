@@ -69,7 +69,8 @@ class RayExecutor:
             for item in items:
                 if len(flying) >= route.limit:
                     yield self._land(flying)
-                flying.append(Journey(route, item))
+                with in_words():
+                    flying.append(Journey(route, item))
             while flying:
                 yield self._land(flying)
         finally:
@@ -215,4 +216,5 @@ class RayQueue:
         """Keep the workers busy, each with one item more, so that items go to whoever is done first."""
         while self._waiting and len(self._flying) < self._route.limit:
             name, item = self._waiting.popleft()
-            self._flying[name] = Journey(self._route, item)
+            with in_words():
+                self._flying[name] = Journey(self._route, item)

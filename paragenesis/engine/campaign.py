@@ -28,7 +28,7 @@ from typing import Any
 from paragenesis.engine.asking import Verification
 from paragenesis.engine.decision import Decision, decide_round, measure_round
 from paragenesis.engine.executor import Executor, Outcome
-from paragenesis.engine.failures import Failures
+from paragenesis.engine.failures import FailedAnswers, Failures
 from paragenesis.engine.learning import FOLDER, Grade, Learnt, Lesson, Weights
 from paragenesis.engine.ledger import Ledger, LedgerReader
 from paragenesis.engine.planning import lesson, next_shares, plan_round, planned, weights_in_use, yields
@@ -145,6 +145,7 @@ class Campaign:
         self._notify = notify
         workers = kit.spec.resources.oracle
         self._ask = kit.verify if workers is None else replace(kit.verify, host="oracle", resources=workers)
+        self._failed_answers = FailedAnswers(kit.spec.failures)
         self._under_way = UnderWay(ledger, executor, self._ask)
 
     @property
@@ -320,10 +321,9 @@ class Campaign:
             "candidate_id IN (SELECT candidate_id FROM selections WHERE round = ?)", (number,)
         )
         where = {candidate: i for i, candidate in enumerate(crystals.ids)}
-        items, failures = [crystals[where[candidate]] for candidate in todo], self._failures()
+        items = [crystals[where[candidate]] for candidate in todo]
         for candidate, outcome in zip(todo, self._executor.stream([self._ask], items, None), strict=True):
-            asked = Asked(number, candidate)
-            said = self._write(number, asked, outcome, failures, last=candidate == todo[-1])
+            said = self._write(number, Asked(number, candidate), outcome)
             done += 1
             self._tell(number, "verify", done, len(ids), said)
 
@@ -331,7 +331,7 @@ class Campaign:
         """Commit answers as they come, of this and of earlier rounds, until the round may close."""
         if self.ledger.committed(number, "yield"):
             return  # it has begun to close: what comes now belongs to the next round
-        began, ids, failures = time.monotonic(), self._selected(number), self._failures()
+        began, ids = time.monotonic(), self._selected(number)
         answered = self.ledger.query(
             "SELECT s.candidate_id FROM selections s SEMI JOIN verifications USING (candidate_id) WHERE s.round = ?",
             (number,),
@@ -351,8 +351,8 @@ class Campaign:
                 )
             taken = self._under_way.take(wait)
             if taken is not None:
+                said = self._write(number, *taken)
                 answered += taken[0].round == number
-                said = self._write(number, *taken, failures, last=answered == len(ids))
                 self._tell(number, "verify", answered, len(ids), said)
             elif wait == 0:
                 break
@@ -371,20 +371,7 @@ class Campaign:
         ids: list[str] = selected.column("candidate_id").to_pylist()
         return ids
 
-    def _failures(self) -> Failures:
-        """Counts a round's verifications from now on."""
-        return Failures(self.spec.failures, what="verifications", last="answer")
-
-    def _write(
-        self,
-        number: int,
-        asked: Asked,
-        outcome: Outcome,
-        failures: Failures | None = None,
-        *,
-        last: bool = False,
-        before_decision: bool = False,
-    ) -> str:
+    def _write(self, number: int, asked: Asked, outcome: Outcome, *, before_decision: bool = False) -> str:
         """Commit an answer in the round in which it came; the answer in words.
 
         Raises:
@@ -393,9 +380,7 @@ class Campaign:
         names = [o.name for o in self.kit.objectives]
         crystal = self.ledger.crystals("candidate_id = ?", (asked.candidate,))
         answer = Verification.of(outcome, crystal, len(names))
-        if failures is not None:
-            error = answer.errors.get(0)
-            failures.add([Verdict("failed", "verify", error) if error else KEPT], last=last)
+        self._failed_answers.add(answer.errors.get(0, ""))
         tables = verification_tables(number, answer, self.kit.level, names, before_decision=before_decision)
         self.ledger.commit(_verify_key(asked.round, asked.candidate), number, "verification", tables)
         return answer.words(names)

@@ -1,13 +1,16 @@
 """Too many failures: when a round is stopped because something is broken, not the crystals.
 
 A crystal may fail, and is recorded; but where nearly all do, a GPU is broken, a file is missing, an objective cannot
-work, and to go on would only waste the budget. The chunk that shows it is not written: once the cause is mended, it is
-made again.
+work, the oracle has no licence, and to go on would only waste the budget. What shows it is not written: once the cause
+is mended, it is made again.
+
+What counts is what failed since the campaign was last started: what a broken machine has left in the ledger must not
+stop it again when that is mended.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
@@ -20,36 +23,31 @@ from paragenesis.settings import Settings
 if TYPE_CHECKING:
     from paragenesis.engine.ledger import LedgerReader
 
+_RESUME = "mend the cause or raise failures.max_share, and run the campaign again to resume it"
+
 
 class FailureSettings(Settings):
     """How much of a round may fail; has no influence on the results, so it may be changed when a campaign is resumed.
 
     Attributes:
-        max_share: If a larger share of a round's crystals has failed (not: was rejected), the campaign stops; so it
-            does if a larger share of a round's verifications has failed since the campaign was last started.
-        least: Of so many crystals or verifications at least; of all of them in a smaller round.
+        max_share: If a larger share of a round's crystals has failed (not: was rejected), and of those since the
+            campaign was last started, it stops. So it does if a larger share of the latest `answers` verifications has.
+        least: Of so many crystals at least; of all of them in a smaller round.
+        answers: Of so many verifications, of whatever rounds, since the campaign was last started.
     """
 
     max_share: float = Field(default=0.8, gt=0.0, le=1.0)
     least: int = Field(default=32, ge=1)
+    answers: int = Field(default=8, ge=1)
 
 
 class Failures:
-    """What has failed in a round so far."""
+    """What has failed in a round so far, and of that since the campaign was last started."""
 
-    def __init__(
-        self, settings: FailureSettings, verdicts: Iterable[Verdict] = (), what: str = "crystals", last: str = "chunk"
-    ) -> None:
-        """Start with the verdicts that are there already.
-
-        Args:
-            settings: How much may fail.
-            verdicts: What became of the first.
-            what: What is counted, in words.
-            last: In what it comes, in words.
-        """
-        self._settings, self._what, self._last = settings, what, last
-        self._crystals = 0
+    def __init__(self, settings: FailureSettings, verdicts: Iterable[Verdict] = ()) -> None:
+        """Begin with the verdicts on the crystals that are there already."""
+        self._settings = settings
+        self._crystals = self._since = self._failed_since = 0
         self._failed: Counter[tuple[str, str]] = Counter()
         self._count(verdicts)
 
@@ -60,22 +58,25 @@ class Failures:
         return cls(settings, [Verdict(row["verdict"], row["stage"] or "", row["reason"] or "") for row in found])
 
     def add(self, verdicts: Iterable[Verdict], *, last: bool) -> None:
-        """Count what has come before it is written.
+        """Count a chunk's crystals before they are written.
 
         Args:
-            verdicts: What became of it.
+            verdicts: What became of them.
             last: The round has no more.
 
         Raises:
             ExecutionError: Too many have failed.
         """
+        before, known = self._failed.total(), self._crystals
         self._count(verdicts)
+        self._failed_since += self._failed.total() - before
+        self._since += self._crystals - known
         failed, limit = self._failed.total(), self._settings.max_share
-        if failed > limit * self._crystals and (last or self._crystals >= self._settings.least):
+        too_many = failed > limit * self._crystals and self._failed_since > limit * self._since
+        if too_many and (last or self._crystals >= self._settings.least):
             raise ExecutionError(
-                f"{failed} of the round's {self._crystals} {self._what} so far failed, more than failures.max_share = "
-                f"{limit:g} allows; {self._most()}; the {self._last} that was the last straw is not written: mend the "
-                "cause or raise failures.max_share, and run the campaign again to resume it"
+                f"{failed} of the round's {self._crystals} crystals so far failed, more than failures.max_share = "
+                f"{limit:g} allows; {self._most()}; the chunk that was the last straw is not written: {_RESUME}"
             )
 
     def _count(self, verdicts: Iterable[Verdict]) -> None:
@@ -93,3 +94,31 @@ class Failures:
         reasons = Counter({reason: n for (where, reason), n in self._failed.items() if where == stage})
         [(reason, times)] = reasons.most_common(1)
         return f"{count} at stage '{stage}', most often ({times}) because of \"{reason}\""
+
+
+class FailedAnswers:
+    """The latest verifications since the campaign was last started: a few, of whatever rounds."""
+
+    def __init__(self, settings: FailureSettings) -> None:
+        """Begin without any."""
+        self._limit = settings.max_share
+        self._latest: deque[str] = deque(maxlen=settings.answers)
+
+    def add(self, error: str) -> None:
+        """Count an answer before it is written.
+
+        Args:
+            error: Why there is no value; empty if there is one.
+
+        Raises:
+            ExecutionError: Too many of the latest have failed.
+        """
+        self._latest.append(error)
+        errors, n = Counter(filter(None, self._latest)), len(self._latest)
+        if n == self._latest.maxlen and errors.total() > self._limit * n:
+            [(error, times)] = errors.most_common(1)
+            raise ExecutionError(
+                f"{errors.total()} of the latest {n} verifications failed, more than failures.max_share = "
+                f'{self._limit:g} allows, most often ({times}) because of "{error}"; the latest is not written: '
+                + _RESUME
+            )

@@ -254,9 +254,10 @@ def _stages(
     screen = partial(Screen, spec.screening.located(spec.directory))
     light, heavy = spec.resources.generate, _heavy(spec)
     device = _worker_device(spec, heavy)
+    make = partial(Generate, on_gpu=light.gpus > 0 and spec.device != "cpu")
     ensemble = partial(build_ensemble, tuple(entries), tuple(references), hull, device)
     return (
-        StageSpec(GENERATE, Generate, (generators,), "generate", light),
+        StageSpec(GENERATE, make, (generators,), "generate", light),
         StageSpec("screen", Screening, (screen,), "generate", light),
         StageSpec("relax", Relax, (ensemble, spec.relax, needs), "potentials", heavy),
         StageSpec("assess", Assess, (screen, objectives), "generate", light),

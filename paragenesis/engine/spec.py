@@ -344,7 +344,11 @@ class CampaignSpec(Settings):
         A field that is younger than the campaign counts only where it is not at its default.
         """
         given = self.model_dump(mode="json", exclude_defaults=True, exclude={"objectives"})
-        return changed_fields(started, as_old_as(started, self.identity(), given))
+        now = as_old_as(started, self.identity(), given)
+        decision = started.get("decision")
+        if isinstance(decision, Mapping) and decision.get("strategy") == "ehvi_dpp" and not self.decision.strategy:
+            now["decision"]["strategy"] = "ehvi_dpp"  # what the default was called when it was one for all goals
+        return changed_fields(started, now)
 
     def _files(self, value: Any) -> Iterator[tuple[str, str]]:
         """Name and sha256 of every file beside the campaign that its plain values name ("file.py:name", too)."""

@@ -19,6 +19,7 @@ from paragenesis.engine.estimates import estimate_all
 from paragenesis.engine.generators.condition import Condition, PropertyRange
 from paragenesis.engine.generators.contract import Generator
 from paragenesis.engine.learning import Taught, Weights
+from paragenesis.engine.potentials.contract import pick_device
 from paragenesis.engine.potentials.ensemble import Ensemble
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.novelty import Seen
@@ -168,13 +169,23 @@ class Chunk:
 class Generate:
     """Makes the crystals of a chunk."""
 
-    def __init__(self, generators: Mapping[str, Callable[[], Generator]]) -> None:
-        """Build every generator of the campaign.
+    def __init__(self, generators: Mapping[str, Callable[[], Generator]], *, on_gpu: bool = False) -> None:
+        """Build every generator of the campaign, weights and all: what is missing must stop it, not fail its crystals.
 
         Args:
             generators: How to build each, by name.
+            on_gpu: Whether this process was given a GPU.
+
+        Raises:
+            InputError: It sees none.
         """
+        if on_gpu:
+            pick_device("cuda")
         self._generators = Taught(generators)
+        for name in generators:
+            load = getattr(self._generators.get(name), "load", None)
+            if load is not None:
+                load()
 
     def __call__(self, task: ChunkTask, context: RoundContext) -> Chunk:
         """At most `task.n` crystals under the round's condition and the task's aim, named by the task.

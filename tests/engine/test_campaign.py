@@ -289,8 +289,14 @@ def test_a_generator_that_fails_on_a_chunk_fails_its_crystals_and_the_round_goes
     assert digest(tmp_path / "broken") == digest(tmp_path / "c")
     plugins(moods=seeds)
     said = r"at stage 'generate', most often \(12\) because of \"RuntimeError: not today\""
-    with pytest.raises(ExecutionError, match=said):
-        run(spec, tmp_path / "none", executor="inline")
+    for _ in range(2):
+        with pytest.raises(ExecutionError, match=said):
+            run(spec, tmp_path / "none", executor="inline")
+    plugins()  # mended: what failed before does not stop it again
+    run(spec, tmp_path / "none", executor="inline")
+    assert query(tmp_path / "none", "SELECT generated, failed >= 8 AS some FROM rounds") == [
+        {"generated": 12, "some": True}
+    ]
 
 
 def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_machinery(
@@ -312,20 +318,31 @@ def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_machinery(
     assert list(found.values()) == [row for row in clean if row["candidate_id"] != kept[0]]
 
 
-def test_an_oracle_that_fails_on_all_stops_the_campaign_before_the_round_is_gone(
-    tiny: MakeSpec, plugins: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("close", ["all", {"fraction": 0.5}])
+def test_an_oracle_that_is_down_stops_the_campaign_until_it_is_mended(
+    tiny: MakeSpec, plugins: Callable[..., Path], tmp_path: Path, close: Any
 ) -> None:
-    spec = tiny(rounds=1, directory=plugins(down=True), oracle={"use": "mine.py:Oracle"})
-    said = r"3 of the round's 3 verifications so far failed.*the licence server is down.*the answer that was the last"
+    parts = {"oracle": {"use": "mine.py:Oracle"}, "failures": {"answers": 4}, "verification": {"close": close}}
+    spec = tiny(directory=plugins(down=True), **parts)
+    said = "4 of the latest 4 verifications failed.*the licence server is down.*the latest is not written"
     with pytest.raises(ExecutionError, match=said):
         run(spec, tmp_path / "c", executor="inline")
     plugins()
     run(spec, tmp_path / "c", executor="inline")
-    status = query(tmp_path / "c", "SELECT DISTINCT candidate_id, status FROM verifications ORDER BY status")
-    assert [row["status"] for row in status] == ["failed", "failed", "verified"]
-    lenient = tiny(rounds=1, directory=plugins(down=True), oracle={"use": "mine.py:Oracle"}, failures={"max_share": 1})
-    run(lenient, tmp_path / "d", executor="inline")
-    assert query(tmp_path / "d", "SELECT selected, verified FROM rounds") == [{"selected": 3, "verified": 0}]
+    status = query(tmp_path / "c", "SELECT status, count(DISTINCT candidate_id) AS n FROM verifications GROUP BY ALL")
+    assert {row["status"]: row["n"] for row in status} == {"failed": 3, "verified": 3}
+
+
+def test_an_oracle_that_fails_on_a_few_stops_nothing(
+    tiny: MakeSpec, plugins: Callable[..., Path], interrupted: Interrupted, tmp_path: Path
+) -> None:
+    spec = tiny(rounds=1, directory=plugins(down=True), oracle={"use": "mine.py:Oracle"})
+    run(spec, tmp_path / "c", executor="inline")
+    assert query(tmp_path / "c", "SELECT selected, verified FROM rounds") == [{"selected": 3, "verified": 0}]
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, tmp_path / "d", executor=interrupted(5))  # three chunks and two answers
+    run(spec, tmp_path / "d", executor="inline")
+    assert digest(tmp_path / "d") == digest(tmp_path / "c")
 
 
 class Failing(InlineExecutor):

@@ -106,6 +106,15 @@ low = 1.0
 """
 
 
+def test_the_default_strategy_is_the_one_that_older_campaigns_wrote_down(tiny: MakeSpec) -> None:
+    started = tiny().identity()
+    started["decision"] = {**started["decision"], "strategy": "ehvi_dpp"}
+    assert tiny().changed_from(started) == []
+    assert tiny(decision={"q": 3, "strategy": "greedy"}).changed_from(started) == ["decision.strategy"]
+    started["decision"]["strategy"] = "hits"
+    assert tiny().changed_from(started) == ["decision.strategy"]
+
+
 def test_a_seed_structure_is_read_from_beside_the_campaign(tmp_path: Path) -> None:
     text = QUICKSTART.read_text().replace('chemical_system = "Mg-Si-O"\n', CONDITION).replace("max_atoms = 20\n", "")
     (tmp_path / "c.toml").write_text(text)

@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,11 +19,13 @@ from paragenesis.engine.executor import InlineExecutor
 from paragenesis.engine.generators.condition import Condition
 from paragenesis.engine.level import Level
 from paragenesis.engine.oracles import Verified
-from paragenesis.engine.stages import Chunk, ChunkTask
+from paragenesis.engine.plugins import build_generator
+from paragenesis.engine.stages import Chunk, ChunkTask, Generate
 from paragenesis.engine.verdict import KEPT, Verdict
+from paragenesis.errors import InputError
 from paragenesis.objectives import BulkModulus, Density, EnergyAboveHull, MagneticMomentDensity, Minimize, objective
 from paragenesis.objectives.contract import Estimate, Objective
-from paragenesis.testing import sample_relaxed
+from paragenesis.testing import RandomGenerator, sample_relaxed
 
 
 @given(st.integers(0, 40), st.sets(st.integers(0, 39)))
@@ -362,3 +366,24 @@ def route(tiny: Callable[..., Any]) -> Callable[..., Any]:
 
 def _poisoned(build: Callable[[], Any], poison: str) -> Poisonous:
     return Poisonous(poison, build())
+
+
+class Heavy(RandomGenerator):
+    """A generator whose weights are not there."""
+
+    def load(self) -> None:
+        raise InputError("there are no weights")
+
+
+def test_a_generator_is_loaded_before_its_first_crystals() -> None:
+    with pytest.raises(InputError, match="no weights"):
+        Generate({"random": RandomGenerator, "heavy": Heavy})
+    wyckoff = partial(build_generator, "wyckoff", {"weights": "absent.safetensors"}, Path())
+    with pytest.raises(InputError, match=r"absent\.safetensors"):
+        Generate({"wyckoff": wyckoff})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_generator_that_was_given_a_gpu_and_sees_none_does_not_begin() -> None:
+    with pytest.raises(InputError, match="torch sees no GPU"):
+        Generate({"random": RandomGenerator}, on_gpu=True)

@@ -41,11 +41,14 @@ def choose(pool: Pool, settings: DecisionSettings, plan: Plan) -> list[Pick]:
     """Fill the batch: the places of the strategy first, then those of exploration, which has its share of the budget.
 
     Candidates are ranked by score x feasibility / cost; one that the rest of the budget does not pay for is passed
-    over for others that it does. What exploration leaves is the strategy's again.
+    over for others that it does. What exploration leaves is the strategy's again; where the strategy's share pays for
+    nothing, its first pick may take all of the budget.
     """
     q, budget = settings.q, settings.budget
     places = int(settings.explore * q + 0.5)
     picks = _fill(pool, settings, plan, [], q - places, None if budget is None else budget * (1.0 - places / q))
+    if not picks and q > places:
+        picks = _fill(pool, settings, plan, [], 1, budget)
     picks += _fill(pool, settings, exploration(pool), picks, places, budget, explored=True)
     return picks + _fill(pool, settings, plan, picks, q - len(picks), budget)
 

@@ -16,7 +16,11 @@ from paragenesis.errors import InputError
 
 @runtime_checkable
 class Generator(Protocol):
-    """Where candidates come from. Any object with this attribute and one method will do."""
+    """Where candidates come from. Any object with this attribute and one method will do.
+
+    It may have a method `load()` beside them, without arguments, which is called on the worker before the first
+    crystals: what it raises stops the campaign, while what `generate` raises fails the crystals that it was asked for.
+    """
 
     @property
     def honours(self) -> frozenset[str]:

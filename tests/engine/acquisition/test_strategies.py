@@ -201,6 +201,10 @@ def test_a_budget_leaves_exploration_its_share(strategy: str) -> None:
     assert explored.any()
     assert spent[: explored.argmax()].sum() <= 4.0  # what comes before it
     assert spent.sum() <= 8.0
+    dear = {**given, "cost": np.full(120, 7.0)}  # half of 8 pays for none
+    assert [why.startswith("explored") for why in choose(dear, strategy=strategy, explore=0.5, budget=8.0).why] == [
+        False,
+    ]  # fmt: skip
     given["cost"][:] = 3.0  # half of 8 pays for one each, and what they leave for none
     assert [why.startswith("explored") for why in choose(given, strategy=strategy, explore=0.5, budget=8.0).why] == [
         False, True,

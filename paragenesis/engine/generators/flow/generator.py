@@ -258,6 +258,10 @@ class Flow:
 
     # --- the weights -------------------------------------------------------------------------------------------------
 
+    def load(self) -> None:
+        """Read the weights, which otherwise are read when they are first needed."""
+        _ = self.network
+
     @property
     def _weights_file(self) -> Path:
         return SHIPPED if self.settings.weights is None else self.directory / self.settings.weights

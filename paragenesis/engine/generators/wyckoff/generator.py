@@ -163,6 +163,10 @@ class Wyckoff:
 
     # --- the weights -------------------------------------------------------------------------------------------------
 
+    def load(self) -> None:
+        """Read the weights, which otherwise are read when they are first needed."""
+        _ = self.model
+
     @property
     def _weights_file(self) -> Path:
         return SHIPPED if self.settings.weights is None else self.directory / self.settings.weights
