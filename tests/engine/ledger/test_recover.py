@@ -111,7 +111,7 @@ def test_what_was_put_together_outlives_the_files_that_were_put_aside(faults, ki
     """The old file holds the round whose export is damaged; where a kill leaves it aside, it is not forgotten."""
     whole, work = faults.Whole.of(killed), tmp_path / "work"
     at = faults.steps_of_recovery(whole, work, "export damaged").index("before ledger.head is put aside") + 1
-    found = faults.crash_recovery(whole, work, "export damaged", at, "kill", times=3)
+    found = faults.crash_recovery(whole, work, "export damaged", at, "kill", times=2)
     assert (found.meanwhile, found.same) == ("refused", True)
 
 
