@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,12 +108,6 @@ def test_root_links_lead_into_the_package() -> None:
     for door in ("engine", "actors", "objectives"):
         if (root / door).exists():
             assert (root / door).resolve() == PACKAGE / door
-
-
-def test_the_two_halves_of_the_suite_leave_out_what_pytest_leaves_out() -> None:
-    root = PACKAGE.parent
-    options = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
-    assert f'usual="{options.split("-m ")[1].strip(chr(39))}"' in (root / "scripts" / "test").read_text()
 
 
 def test_floors_are_all_named() -> None:

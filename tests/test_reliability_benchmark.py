@@ -19,10 +19,10 @@ Tables = Callable[[], dict[str, list[str]]]
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_a_crash_loses_and_doubles_nothing(script: Script, table: Tables) -> None:
-    script("reliability").main(["--task", "crashes", "--faults", "kill", "--stride", "150"])
+    script("reliability").main(["--task", "crashes", "--faults", "kill", "--stride", "240"])
     steps, same, lost, doubled, _ = table()["kill"]
     tried, of, total = steps.split()
-    assert (of, int(tried)) == ("of", (int(total) + 149) // 150)
+    assert (of, int(tried)) == ("of", (int(total) + 239) // 240)
     assert (same, lost, doubled) == (f"{tried}/{tried}", "0", "0")
 
 

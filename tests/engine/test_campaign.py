@@ -98,13 +98,6 @@ def test_of_five_objectives_no_hypervolume_is_stored(tiny: MakeSpec, tmp_path: P
     assert query(tmp_path / "c", "SELECT verified, hypervolume FROM rounds") == [{"verified": 3, "hypervolume": None}]
 
 
-def test_a_budget_is_kept_in_the_oracles_unit(tiny: MakeSpec, tmp_path: Path) -> None:
-    run(tiny(rounds=1, decision={"q": 3, "budget": 1e-12}), tmp_path / "c", executor="inline")
-    assert query(tmp_path / "c", "SELECT count(*) AS n FROM selections") == [{"n": 0}]
-    run(tiny(rounds=1, decision={"q": 3, "budget": 1e12}), tmp_path / "d", executor="inline")
-    assert query(tmp_path / "d", "SELECT count(*) AS n FROM selections") == [{"n": 3}]
-
-
 _PRICED = """
 import numpy as np
 from paragenesis.engine.level import Level
