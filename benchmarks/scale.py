@@ -100,11 +100,12 @@ def work(n: int, seeds: int, verified: int) -> None:
     print(json.dumps(asdict(done)))
 
 
-def measured(n: int, seeds: int, verified: int) -> Measured:
-    """One size, in a process of its own."""
-    command = [sys.executable, __file__, "--worker", json.dumps([n, seeds, verified])]
+def in_own_process(script: str, *task: Any) -> dict[str, Any]:
+    """What a script's worker prints last, so that its peak memory is that of one task."""
+    command = [sys.executable, script, "--worker", json.dumps(task)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return Measured(**json.loads(out.splitlines()[-1]))
+    said: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return said
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -191,7 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings(action="ignore"):  # third parties', about their own code
             work(*json.loads(options.worker))
         return
-    done = [measured(n, options.seeds, options.verified) for n in sorted(options.sizes)]
+    sizes = sorted(options.sizes)
+    done = [Measured(**in_own_process(__file__, n, options.seeds, options.verified)) for n in sizes]
     rows = [
         [f"{m.n:,}", *(spread(values, 1) for values in (m.learning, m.prediction, m.choice, m.total)), f"{m.peak:.2f}"]
         for m in done

@@ -72,8 +72,9 @@ def test_hits_and_examples_are_read_from_what_the_tests_say(
         said = (
             "seed 7: 3 hits, resumed 0 times: [('killed', 12), ('stalled', 3), ('killed', 4)]\n"
             "seed 8: 1 hits, resumed 2 times: [('stopped', 9)]\nFAILED tests/a.py::b\n"
-            "  - during generate phase: 5 passing examples, 1 failing examples, 2 invalid examples\n"
-            "  - during generate phase: 7 passing examples, 0 failing examples, 0 invalid examples\n2 passed in 3 s\n"
+            "  - during generate phase (2.21 seconds):\n    - 5 passing, 1 failing, and 2 invalid test cases\n"
+            "  - during generate phase (0.30 seconds):\n    - 7 passing, 0 failing, and 0 invalid test cases\n"
+            "2 passed in 3 s\n"
         )
         return subprocess.CompletedProcess([], 1, said)
 

@@ -100,12 +100,12 @@ def test_scale_times_a_decision_in_a_process_of_its_own(script: Script, table: T
     assert drawing.read_bytes().startswith(b"\x89PNG")
 
 
-def test_campaign_times_a_round_from_ledger_to_ledger(script: Script, table: Tables, tmp_path: Path) -> None:
-    campaign, out = script("campaign"), tmp_path / "out.json"
-    campaign.main(f"--sizes 150 --out {out}".split())
+def test_scale_round_times_a_round_from_ledger_to_ledger(script: Script, table: Tables, tmp_path: Path) -> None:
+    scale_round, out = script("scale_round"), tmp_path / "out.json"
+    scale_round.main(f"--sizes 150 --out {out}".split())
     (measured,) = json.loads(out.read_text())
     (seconds,) = measured["seconds"]
-    assert len(seconds) == len(campaign.PARTS)
+    assert len(seconds) == len(scale_round.PARTS)
     assert min(seconds) > 0
     *cells, peak = table()["150"]
     assert [float(cell) for cell in cells] == pytest.approx(seconds, abs=0.051)

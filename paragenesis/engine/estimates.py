@@ -67,7 +67,7 @@ def isolate(
     Args:
         work: Takes row numbers, returns a result for them.
         n: How many rows there are.
-        but: Which errors of a row alone are raised and not recorded.
+        but: Which errors are raised and not recorded where a row is alone.
 
     Returns:
         The results with their rows, and the error of each row that failed by itself.

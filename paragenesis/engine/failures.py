@@ -47,9 +47,10 @@ class Failures:
     def __init__(self, settings: FailureSettings, verdicts: Iterable[Verdict] = ()) -> None:
         """Begin with the verdicts on the crystals that are there already."""
         self._settings = settings
-        self._crystals = self._since = self._failed_since = 0
+        self._crystals = 0
         self._failed: Counter[tuple[str, str]] = Counter()
         self._count(verdicts)
+        self._old, self._old_failed = self._crystals, self._failed.total()
 
     @classmethod
     def of(cls, ledger: LedgerReader, settings: FailureSettings, number: int) -> Self:
@@ -67,13 +68,10 @@ class Failures:
         Raises:
             ExecutionError: Too many have failed.
         """
-        before, known = self._failed.total(), self._crystals
         self._count(verdicts)
-        self._failed_since += self._failed.total() - before
-        self._since += self._crystals - known
         failed, limit = self._failed.total(), self._settings.max_share
-        too_many = failed > limit * self._crystals and self._failed_since > limit * self._since
-        if too_many and (last or self._crystals >= self._settings.least):
+        since_start = failed - self._old_failed > limit * (self._crystals - self._old)
+        if failed > limit * self._crystals and since_start and (last or self._crystals >= self._settings.least):
             raise ExecutionError(
                 f"{failed} of the round's {self._crystals} crystals so far failed, more than failures.max_share = "
                 f"{limit:g} allows; {self._most()}; the chunk that was the last straw is not written: {_RESUME}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paragenesis.crystals import Crystals
+from paragenesis.crystals import Crystals, IntArray
 from paragenesis.errors import RejectedInput
 
 if TYPE_CHECKING:
@@ -70,20 +70,29 @@ def _formula(crystals: Crystals, index: int) -> str:
 
 def relax_all(potential: Potential, crystals: Crystals, settings: RelaxSettings) -> tuple[Crystals, list[Outcome]]:
     """The n crystals, those without an error relaxed, and the outcome of each."""
-    from paragenesis.engine.executor import describe, out_of_memory
+    from paragenesis.engine.estimates import isolate
+    from paragenesis.engine.executor import out_of_memory
+
+    def together(rows: IntArray) -> tuple[Crystals, list[Outcome]]:
+        return _relaxed(potential, crystals[rows], settings)
+
+    # what does not fit into memory together may do so in parts
+    parts, faults = isolate(together, len(crystals), but=lambda error: not out_of_memory(error))
+    ends, outcomes = [crystals[i] for i in range(len(crystals))], {}
+    for rows, (relaxed, said) in parts:
+        for place, row in enumerate(rows.tolist()):
+            ends[row], outcomes[row] = relaxed[place], said[place]
+    for row, fault in faults.items():
+        outcomes[row] = Outcome(id=crystals.ids[row], formula=crystals.formulas[row], error=fault)
+    return Crystals.concatenate(ends), [outcomes[row] for row in range(len(crystals))]
+
+
+def _relaxed(potential: Potential, crystals: Crystals, settings: RelaxSettings) -> tuple[Crystals, list[Outcome]]:
+    """The same, all of them at once."""
     from paragenesis.engine.potentials import judge, relax
 
-    n = len(crystals)
-    try:
-        result = relax(potential, crystals, settings)
-        judged = judge(potential, result.crystals)
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        if n == 1:
-            return crystals, [Outcome(id=crystals.ids[0], formula=crystals.formulas[0], error=describe(error))]
-        parts = [relax_all(potential, crystals[part], settings) for part in (slice(n // 2), slice(n // 2, n))]
-        return Crystals.concatenate([part for part, _ in parts]), [one for _, ones in parts for one in ones]
+    result = relax(potential, crystals, settings)
+    judged = judge(potential, result.crystals)
     errors = {**judged.errors, **result.errors}
     return result.crystals, [
         Outcome(

@@ -1,16 +1,21 @@
-"""Ledgers as older versions wrote them, and an executor that stops early."""
+"""Ledgers as older versions wrote them, an executor that stops early, a potential with little memory."""
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+import torch
 
 from paragenesis.engine.executor import InlineExecutor
+from paragenesis.engine.potentials.contract import Potential
+from paragenesis.testing import lennard_jones_potential
 
 # what each migration added, by version
 _ADDED = {
@@ -58,3 +63,22 @@ class Interrupted(InlineExecutor):
 def interrupted() -> Callable[[int], InlineExecutor]:
     """Makes an executor that stops after so many outcomes."""
     return Interrupted
+
+
+@pytest.fixture
+def small_memory() -> Callable[[int], Potential]:
+    """Makes a Lennard-Jones potential whose memory holds only so many atoms at once."""
+
+    def make(atoms: int) -> Potential:
+        potential = lennard_jones_potential()
+        model = copy.copy(potential.model)  # others may hold the same one
+
+        def forward(state: Any, **options: Any) -> Any:
+            if len(state.positions) > atoms:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return type(model).forward(model, state, **options)
+
+        object.__setattr__(model, "forward", forward)
+        return replace(potential, model=model)
+
+    return make

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paragenesis.crystals import BoolArray, Crystals, FloatArray, IntArray
+from paragenesis.engine.estimates import isolate
 from paragenesis.engine.evaluation.figures import RELAXED, Figure, per_generated
 from paragenesis.engine.evaluation.known import Known
 from paragenesis.engine.evaluation.measures import Measures
-from paragenesis.engine.executor import describe, out_of_memory
+from paragenesis.engine.executor import out_of_memory
 from paragenesis.engine.metrics import METASTABLE, STABLE
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.fingerprint import fingerprints
@@ -93,7 +94,7 @@ def relax_and_score(
     for first in range(0, len(which), _AT_ONCE):
         notify(f"relaxing with {ensemble.members[0]}: {first} of {len(which)}")
         parts.append(_score(ensemble, crystals, which[first : first + _AT_ONCE], settings))
-    return joined(parts) if parts else _score(ensemble, crystals, which, settings)
+    return joined(parts) if parts else _scored(ensemble, crystals, which, settings)
 
 
 def joined(parts: Sequence[Stability]) -> Stability:
@@ -112,16 +113,20 @@ def joined(parts: Sequence[Stability]) -> Stability:
 
 
 def _score(ensemble: Ensemble, crystals: Crystals, which: IntArray, settings: RelaxSettings) -> Stability:
-    """Relax and judge crystals all at once; where memory does not suffice for that, in halves."""
+    """Relax and judge crystals all at once; where memory does not suffice for that, in parts."""
+
+    def together(rows: IntArray) -> Stability:
+        return _scored(ensemble, crystals, which[rows], settings)
+
+    parts, faults = isolate(together, len(which), but=lambda error: not out_of_memory(error))
+    parts += [(np.array([i]), _unscored(ensemble, crystals, which[[i]], fault)) for i, fault in faults.items()]
+    return joined([part for _, part in sorted(parts, key=lambda pair: int(pair[0][0]))])
+
+
+def _scored(ensemble: Ensemble, crystals: Crystals, which: IntArray, settings: RelaxSettings) -> Stability:
+    """Relax and judge crystals all at once."""
     some = crystals[which].with_ids([str(i) for i in range(len(which))])
-    try:
-        relaxed, failed, refusals = ensemble.relax_and_judge(some, settings)
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        if len(which) > 1:
-            return joined([_score(ensemble, crystals, part, settings) for part in np.array_split(which, 2)])
-        return _unscored(ensemble, crystals, which, describe(error))
+    relaxed, failed, refusals = ensemble.relax_and_judge(some, settings)
     done = np.array([int(name) for name in relaxed.crystals.ids], dtype=np.int64)
     table = np.full((2, len(ensemble.members), len(which)), np.nan)
     table[0][:, done], table[1][:, done] = relaxed.formation_energies, relaxed.hull_distances
@@ -143,6 +148,21 @@ def _score(ensemble: Ensemble, crystals: Crystals, which: IntArray, settings: Re
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _unscored(ensemble: Ensemble, crystals: Crystals, which: IntArray, error: str) -> Stability:
+    """What is known of a crystal that nothing could be said of."""
+    nothing = np.full((len(ensemble.members), 1), np.nan)
+    return Stability(
+        which=which,
+        crystals=crystals[which],
+        members=ensemble.members,
+        formation_energies=nothing,
+        distances=nothing,
+        converged=np.zeros(1, dtype=np.bool_),
+        steps=np.zeros(1, dtype=np.int64),
+        errors={0: error},
+    )
 
 
 def stability_figures(stability: Stability, measures: Measures, known: Known, n: int, hull: str) -> list[Figure]:
@@ -216,18 +236,3 @@ def _still_new(crystals: Crystals, keys: Sequence[str], known: Known, settings: 
         seen.add(crystal, [key])
         new[i] = all(one.match(crystal, key) is None for one in known.crystals)
     return new
-
-
-def _unscored(ensemble: Ensemble, crystals: Crystals, which: IntArray, error: str) -> Stability:
-    """What is known of a crystal that nothing could be said of."""
-    nothing = np.full((len(ensemble.members), 1), np.nan)
-    return Stability(
-        which=which,
-        crystals=crystals[which],
-        members=ensemble.members,
-        formation_energies=nothing,
-        distances=nothing,
-        converged=np.zeros(1, dtype=np.bool_),
-        steps=np.zeros(1, dtype=np.int64),
-        errors={0: error},
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,8 @@ from paragenesis.engine.evaluation.stability import (
     stability_figures,
 )
 from paragenesis.engine.hull import Hull
+from paragenesis.engine.potentials.contract import Potential
+from paragenesis.engine.potentials.ensemble import Ensemble
 from paragenesis.engine.potentials.relax import RelaxSettings
 from paragenesis.engine.screening.settings import ScreeningSettings
 
@@ -125,6 +129,20 @@ def test_parts_relaxed_one_by_one_are_the_whole(mixed: Crystals) -> None:
     assert "lennard-jones: elemental references" in remarks[0]
     assert "Mixed levels" in remarks[0]
     assert len(relax_and_score(ensemble, mixed, np.zeros(0, dtype=int), settings)) == 0
+
+
+def test_what_does_not_fit_into_memory_keeps_its_place(
+    mixed: Crystals, small_memory: Callable[[int], Potential]
+) -> None:
+    ensemble, _ = load_scorers(["lennard-jones"], Hull.embedded(), device="cpu")
+    settings, which = RelaxSettings(fmax=0.2, max_steps=20), np.array([0, 1, 2])
+    whole = relax_and_score(ensemble, mixed, which, settings)
+    found = relax_and_score(Ensemble([small_memory(2)], ensemble.references, ensemble.hull), mixed, which, settings)
+    assert found.which.tolist() == [0, 1, 2]
+    assert found.crystals.ids == whole.crystals.ids
+    assert found.errors == {1: "OutOfMemoryError: CUDA out of memory"}
+    assert np.isnan(found.distances[0, 1])
+    np.testing.assert_allclose(found.distances[:, [0, 2]], whole.distances[:, [0, 2]], atol=1e-9)
 
 
 def test_a_crystal_that_fails_keeps_its_place(mixed: Crystals) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -48,29 +47,19 @@ def test_equation_of_state_scales_the_volume(rattled: Crystals) -> None:
         np.testing.assert_allclose(energies[:, k], judge(potential, scaled).energies, atol=1e-12)
 
 
-def crowded(at_once: int) -> Potential:
-    """A potential whose memory holds only so many crystals."""
-    potential = lennard_jones_potential()
-    model = copy.copy(potential.model)
-
-    def forward(state: Any, **options: Any) -> Any:
-        if int(state.system_idx.max()) >= at_once:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return type(model).forward(model, state, **options)
-
-    object.__setattr__(model, "forward", forward)
-    return replace(potential, model=model)
-
-
-def test_what_does_not_fit_into_memory_together_is_judged_in_parts(rattled: Crystals) -> None:
-    judged = judge(crowded(1), rattled)
+def test_what_does_not_fit_into_memory_together_is_judged_in_parts(
+    rattled: Crystals, small_memory: Callable[[int], Potential]
+) -> None:
+    judged = judge(small_memory(int(rattled.n_atoms.max())), rattled)
     assert not judged.errors
     np.testing.assert_allclose(judged.energies, judge(lennard_jones_potential(), rattled).energies)
 
 
-def test_no_memory_for_a_single_crystal_is_no_fault_of_the_crystal(rattled: Crystals) -> None:
+def test_no_memory_for_a_single_crystal_is_no_fault_of_the_crystal(
+    rattled: Crystals, small_memory: Callable[[int], Potential]
+) -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        judge(crowded(0), rattled)
+        judge(small_memory(0), rattled)
 
 
 @pytest.mark.parametrize(("atoms", "expected"), [(1, [1, 1, 1, 1]), (8, [1, 3]), (10, [2, 2]), (100, [4])])

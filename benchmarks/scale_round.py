@@ -1,6 +1,6 @@
 """Growth of a campaign's round beside its models: what ledger, decision and close take by the number of candidates.
 
-    python benchmarks/campaign.py [--sizes 1000 3000 ... 100000] [--seeds 1] [--out FILE]
+    python benchmarks/scale_round.py [--sizes 1000 3000 ... 100000] [--seeds 1] [--out FILE]
 
 A ledger is filled with made-up crystals of eight atoms, all kept, as chunks of 1,000 with everything that two members
 and the ensemble say of three objectives. 500 of them are verified in the first round, and 64 are chosen in the second,
@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -26,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from bench_table import markdown, spread, versions
-from scale import exponent
+from scale import exponent, in_own_process
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine.ledger import Ledger, rows, structure_columns
@@ -165,14 +163,6 @@ def work(n: int, seeds: int) -> None:
     print(json.dumps({"n": n, "seconds": found, "peak": peak}))
 
 
-def measured(n: int, seeds: int) -> dict[str, Any]:
-    """One size, in a process of its own."""
-    command = [sys.executable, __file__, "--worker", json.dumps([n, seeds])]
-    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
@@ -184,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings(action="ignore"):  # third parties', about their own code
             work(*json.loads(options.worker))
         return
-    done = [measured(n, options.seeds) for n in sorted(options.sizes)]
+    done = [in_own_process(__file__, n, options.seeds) for n in sorted(options.sizes)]
     columns = [np.array(one["seconds"]).T.tolist() for one in done]
     cells = [[spread(values, 1) for values in parts] for parts in columns]
     totals = [np.median(np.sum(parts, axis=0)) for parts in columns]
