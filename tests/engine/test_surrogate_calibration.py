@@ -61,3 +61,10 @@ def test_too_few_crystals_and_known_noise_leave_the_normal_distribution() -> Non
     assert calibrated(np.zeros(40), np.zeros(40)).half_widths == NORMAL
     assert ResidualSurrogate().fit(np.zeros((0, 2)), np.zeros((0, 1))).calibration[0].half_widths == NORMAL
     assert calibrated(heavy(9), np.ones(9)).half_widths != NORMAL
+
+
+def test_beyond_the_largest_error_the_tail_is_the_normal_distributions() -> None:
+    found = calibrate(heavy(5), np.ones(5), np.zeros(5), 0.5, 5, "left-out")  # of five errors none is beyond 80 %
+    eighty, ninety = found.half_widths[-2:]
+    assert found.scale * eighty == pytest.approx(np.abs(heavy(5)).max())
+    assert ninety / eighty == pytest.approx(NORMAL[-1] / NORMAL[-2])
