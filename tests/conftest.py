@@ -103,6 +103,14 @@ def tiny() -> Callable[..., CampaignSpec]:
     return make
 
 
+@pytest.fixture(scope="session")
+def finished(tiny: Callable[..., CampaignSpec], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the tiny campaign when nothing disturbed it; to be read only."""
+    from paragenesis.launch import run
+
+    return run(tiny(), tmp_path_factory.mktemp("finished") / "c", executor="inline").directory
+
+
 class CommandLine:
     """Runs commands as `paragenesis` does."""
 

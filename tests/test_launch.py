@@ -74,7 +74,6 @@ def commits(directory: Path) -> int:
 @pytest.mark.parametrize(
     ("number", "executor"),
     [
-        (signal.SIGTERM, "inline"),
         (signal.SIGINT, "inline"),
         pytest.param(signal.SIGTERM, "ray", marks=pytest.mark.ray),  # which has a handler of its own
     ],

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paragenesis.engine.executor import InlineExecutor
 from paragenesis.engine.ledger import digest
 from paragenesis.engine.spec import CampaignSpec
-from paragenesis.launch import run
 
 # accidents are frequent here, so many must be allowed before a crystal is to blame for them
 _OFTEN = {"attempts": 100, "lease": 3.0}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Gives a test that asks for a seed those of PARAGENESIS_CHAOS_SEEDS, "first:last" without the last."""
+    """Gives a test that asks for a seed those of PARAGENESIS_CHAOS_SEEDS, "first:last" without the last.
+
+    Of a module with `ALWAYS` every run of the tests has so many.
+    """
     if "seed" in metafunc.fixturenames:
         first, _, last = os.environ.get("PARAGENESIS_CHAOS_SEEDS", "0:3").rpartition(":")
-        metafunc.parametrize("seed", range(int(first or 0), int(last)))
+        seeds = range(int(first or 0), int(last))
+        always = getattr(metafunc.module, "ALWAYS", 0)
+        marks = [[pytest.mark.always] if i < always else [] for i in range(len(seeds))]
+        metafunc.parametrize("seed", [pytest.param(s, marks=m) for s, m in zip(seeds, marks, strict=True)])
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +37,6 @@ def disturbed(tiny: Callable[..., CampaignSpec]) -> CampaignSpec:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tiny: Callable[..., CampaignSpec], tmp_path_factory: pytest.TempPathFactory) -> str:
+def undisturbed(finished: Path) -> str:
     """The digest of its ledger when nobody disturbs it."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "c"
-    run(tiny(), folder, executor=InlineExecutor())
-    return digest(folder)
+    return digest(finished)

@@ -1,6 +1,7 @@
 """A seeded nemesis kills, stops and stalls workers while a campaign runs; the ledger must not show it.
 
-    scripts/test -m chaos tests/actors/test_chaos_workers.py    # a few seeds
+    scripts/test tests/actors/test_chaos_workers.py             # the two seeds of every run of the tests
+    scripts/test -m chaos tests/actors/test_chaos_workers.py    # one more
     PARAGENESIS_CHAOS_SEEDS=0:300 scripts/test -m chaos ...     # as many as you like
 
 The seed fixes how often, after how long and how the nemesis hits; whom, and at what, is left to chance. One cluster
@@ -39,6 +40,7 @@ from paragenesis.launch import run
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test files
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(600)]
 
+ALWAYS = 2  # seeds
 SPARE = 4
 STALL_S = 3.0  # longest; as long as a lease
 

@@ -286,7 +286,8 @@ def test_the_intervals_of_the_table_hold_nine_in_ten_whatever_the_shape_of_the_e
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"a": rng.random(1300)})
     table["y0"] = table["a"] + 0.1 * rng.standard_t(2, 1300)
-    told = decide(table[["a"]].iloc[300:], table.iloc[:300], Maximize("y0"), q=1000).table
+    everything = DecisionSettings(q=1000, strategy="greedy")
+    told = decide(table[["a"]].iloc[300:], table.iloc[:300], Maximize("y0"), settings=everything).table
     truth = table.loc[told.index, "y0"]
     assert ((truth >= told["y0 low"]) & (truth <= told["y0 high"])).mean() == pytest.approx(0.9, abs=0.04)
     assert told["y0 mean"].to_numpy() == pytest.approx((told["y0 low"] + told["y0 high"]).to_numpy() / 2)

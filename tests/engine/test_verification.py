@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from paragenesis.engine import campaign
 from paragenesis.engine.executor import InlineExecutor, OneByOne, Outcome
 from paragenesis.engine.ledger import LedgerReader, digest, read_status, verify_ledger
-from paragenesis.engine.preflight import Kit
+from paragenesis.engine.preflight import Kit, prepare
 from paragenesis.engine.spec import CampaignSpec, VerificationSettings
 from paragenesis.engine.verification import patience, pending_where
 from paragenesis.launch import run
@@ -156,39 +156,29 @@ def test_rounds_close_by_the_clock_and_what_was_left_is_collected_when_the_campa
     assert verify_ledger(tmp_path) == []
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from paragenesis.engine.ledger import Ledger
-from paragenesis.engine.spec import CampaignSpec
-from paragenesis.launch import run
-left, commit = int(sys.argv[3]), Ledger.commit
-def until_killed(self, key, number, kind, tables):
-    global left
-    if kind == "verification":
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return commit(self, key, number, kind, tables)
-Ledger.commit = until_killed
-run(CampaignSpec.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2], executor="inline")
-"""
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_killed_campaign_keeps_its_answers_and_asks_again_for_the_others(
+    tiny: MakeSpec, script: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    faults, kit = script("bench_faults"), prepare(tiny(verification=HALF))
+    _, expected = faults.undisturbed(kit, tmp_path / "whole")
 
+    def killed(nth: int) -> None:
+        """Killed before it keeps the n-th of the answers that it keeps from here on."""
+        shutil.copytree(tmp_path / "c", tmp_path / f"ahead-{nth}", dirs_exist_ok=True)
+        ahead = faults.run_child(kit, tmp_path / f"ahead-{nth}").reached
+        keeps = [i for i, place in enumerate(ahead, start=1) if "before commit" in place and "/verify/" in place]
+        assert faults.run_child(kit, tmp_path / "c", keeps[nth]).code == -signal.SIGKILL
 
-def test_a_killed_campaign_keeps_its_answers_and_asks_again_for_the_others(tiny: MakeSpec, tmp_path: Path) -> None:
-    spec = tiny(verification=HALF)
-    run(spec, tmp_path / "whole", executor="inline")
-    (tmp_path / "spec.json").write_text(spec.model_dump_json())
-    arguments = [sys.executable, "-c", _KILLED, str(tmp_path / "spec.json"), str(tmp_path / "killed")]
-    # first with an answer of round 1 in memory only; then with the late one in round 2
-    for left, written in ((1, 1), (2, 3)):
-        killed = subprocess.run([*arguments, str(left)], check=False, capture_output=True, text=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert len(answers(tmp_path / "killed")) == written
-    run(spec, tmp_path / "killed", executor="inline")
-    assert [came for *_, came, _, _ in answers(tmp_path / "killed")] == [1, 1, 2, 2, 2, 2]
-    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
-    assert verify_ledger(tmp_path / "killed") == []
+    (tmp_path / "c").mkdir()
+    killed(1)  # with an answer of round 1 in memory only
+    assert len(answers(tmp_path / "c")) == 1
+    killed(2)  # with the late one in round 2
+    assert len(answers(tmp_path / "c")) == 3
+    faults.run_child(kit, tmp_path / "c")
+    assert [came for *_, came, _, _ in answers(tmp_path / "c")] == [1, 1, 2, 2, 2, 2]
+    assert digest(tmp_path / "c") == expected
+    assert verify_ledger(tmp_path / "c") == []
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def lost(found):
 
 
 @FORKS
-@pytest.mark.parametrize(("kind", "stride"), [("kill", 17), ("disk", 47), ("memory", 53)])
+@pytest.mark.parametrize(("kind", "stride"), [("kill", 29), ("disk", 53), ("memory", 59)])
 def test_a_recovery_that_is_ended_half_way_loses_no_closed_round(halfway, kind, stride):
     found = halfway(kind, stride)
     assert len(found) > 1
