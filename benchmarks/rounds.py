@@ -7,8 +7,9 @@ evaluations of a random pool. In each round a Gaussian process for each objectiv
 itself so far, five of the rest of the pool are chosen with it, on one thread, and evaluated. Seconds are CPU time of
 all choices of a campaign, the posterior over the pool included; fits are not counted, and of BoTorch neither the
 acquisition's construction, which conditions the model on what was evaluated. Pools above 1,000 take the first `--few`
-seeds. BoTorch works in a process of its own with a time budget, smallest pools first; a budget of 0 leaves it out. Its
-campaigns take an hour and do not depend on the engine: `--peers FILE` takes them from what `--out FILE` wrote before.
+seeds. BoTorch works in a process of its own with a time budget, smallest pools first; a budget of 0 leaves it out, and
+all are held against the engine's default. Its campaigns take an hour and do not depend on the engine: `--peers FILE`
+takes them from what `--out FILE` wrote before.
 """
 
 from __future__ import annotations
@@ -139,9 +140,14 @@ def engine_campaigns(jobs: Sequence[tuple[int, int]], rounds: int, q: int) -> It
             yield campaign(n, seed, way, engine_choice(options), rounds=rounds, q=q)
 
 
+def held_against(done: Sequence[Campaign]) -> str:
+    """The way that all are compared with: BoTorch's, or the engine's default where BoTorch was left out."""
+    return PEER if any(c.way == PEER for c in done) else DEFAULT
+
+
 def table(done: Sequence[Campaign]) -> list[list[str]]:
-    """One row for each pool size and way, compared seed by seed with BoTorch's."""
-    peers = {(c.n, c.seed): c for c in done if c.way == PEER}
+    """One row for each pool size and way, compared seed by seed."""
+    peers = {(c.n, c.seed): c for c in done if c.way == held_against(done)}
     rows = []
     for n, way in dict.fromkeys((c.n, c.way) for c in sorted(done, key=lambda c: c.n)):
         mine = [c for c in done if (c.n, c.way) == (n, way)]
@@ -186,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done += engine_campaigns(jobs, options.rounds, options.q)
     if options.out is not None:
         options.out.write_text(json.dumps([asdict(c) for c in done]) + "\n")
-    share = "share of BoTorch's"
+    share = f"share of {held_against(done)}"
     head = ["pool, way", "CPU s for all choices", "hypervolume", share, f"{share}, mean", "times faster", "seeds"]
     print(markdown(head, table(done)))
     begun = f"{options.rounds} rounds of {options.q} after {START} at random"
