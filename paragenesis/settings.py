@@ -26,6 +26,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
+    def __init__(self, **values: Any) -> None:
+        """Take the settings by name.
+
+        Raises:
+            InputError: A key is unknown, missing, or has a value that does not fit.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(one_line(_sentence(type(self), error, type(self).__name__))) from None
+
+    # pydantic's own mark: what it validates inside of other settings does not come by here, and keeps its place in them
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
         """Settings from plain values, as read from TOML or JSON.
@@ -111,7 +125,7 @@ def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
     elif first["type"] == "too_short":
         return f"{prefix}'{field}' is empty; name at least {first['ctx']['min_length']}"
     if first["type"] == "value_error":
-        return f"{prefix}'{field}': {message}"
+        return f"{where}: {message}" if where and not first["loc"] else f"{prefix}'{field}': {message}"
     return f"{prefix}'{field}': {message}, but {shown(first['input'])} was given"
 
 

@@ -23,6 +23,7 @@ from paragenesis.engine.acquisition.features import FeatureSpace
 from paragenesis.engine.acquisition.select import DecisionSettings, Selection, reference_utilities, select_batch
 from paragenesis.engine.acquisition.triage import Evidence, TriageSettings
 from paragenesis.engine.acquisition.triage import triage as triaged
+from paragenesis.engine.columns import numbers_of
 from paragenesis.engine.feature_table import Encoding, reasons_against
 from paragenesis.engine.formulation import Formulation
 from paragenesis.engine.metrics import CURVE_LEVELS
@@ -30,6 +31,7 @@ from paragenesis.engine.observations import Observations
 from paragenesis.engine.surrogate import Calibration, ResidualSurrogate, SurrogateSettings
 from paragenesis.errors import InputError
 from paragenesis.objectives.goals import Goal, Maximize, Range
+from paragenesis.settings import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,17 +118,19 @@ def decide(
     Raises:
         InputError: Columns are missing or of another kind, labels repeat, or there is no objective.
     """
-    objectives = [objectives] if isinstance(objectives, Goal) else list(objectives)
+    objectives = [objectives] if isinstance(objectives, Goal) else list(objectives or ())
     goals = _objective_names(objectives)
+    _check_kinds(seed, settings, surrogate, triage)
     names = list(dict.fromkeys(goals))
     column = [names.index(name) for name in goals]
     settings = settings or DecisionSettings()
     settings = settings if q is None else DecisionSettings.parse({**settings.model_dump(), "q": q}, where="decide")
     encoding = Encoding.of(pool, observations, pending, names)
     X, tried, waiting = encoding(pool), encoding(observations), encoding(pending)
+    prices = None if cost is None else _costs(cost, pool)
     known = Observations.read(observations, pool, tried, names, noise, fidelity)
     done = known.at_target
-    notes = [known.note, *known.silent(names)]
+    notes = [encoding.note, known.note, *known.silent(names)]
     if lost := int((~np.isfinite(waiting).all(1)).sum()):
         notes.append(f"{lost} pending rows with missing features are not used")
         waiting = waiting[np.isfinite(waiting).all(1)]
@@ -134,7 +138,7 @@ def decide(
     rows = np.flatnonzero([not reason for reason in reasons])
     space = FeatureSpace(np.vstack([X[rows], known.X]), encoding.components, standardise=False)
     posterior = _Posterior(np.vstack([X[rows], waiting]), known, space, surrogate or SurrogateSettings())
-    formulation, outcomes = Formulation.of(objectives, settings.strategy), done.Y[:, column]
+    formulation, outcomes = Formulation.of(objectives, settings.strategy), posterior.believed(done)[:, column]
     if triage is not None:
         evidence = _evidence(goals, formulation, posterior.moments(column, len(rows)), outcomes, posterior.calibrated)
         held = {rows[one.index]: f"{one.reason}: {one.detail}" for one in triaged(evidence, triage)}
@@ -154,7 +158,7 @@ def decide(
         pending=(waiting, utilities[n:]) if len(waiting) else None,
         hit_probability=likely if formulation.hits else None,
         feasible=None if formulation.hits else likely,
-        cost=None if cost is None else _costs(cost, pool)[rows],
+        cost=None if prices is None else prices[rows],
         correlation=lambda at: formulation.correlation(mean[at], posterior.correlation(at)[column]),
         ceiling=formulation.ceiling,
         settings=settings,
@@ -174,6 +178,20 @@ def decide(
 
 
 # --- what was tried ----------------------------------------------------------------------------------------------
+
+
+def _check_kinds(seed: int, settings: object, surrogate: object, triage: object) -> None:
+    """Refuse what is of another kind than `decide` takes.
+
+    Raises:
+        InputError: So.
+    """
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"a seed is a whole number from 0 on, but {shown(seed)} was given")
+    kinds = {"settings": DecisionSettings, "surrogate": SurrogateSettings, "triage": TriageSettings}
+    for (name, kind), given in zip(kinds.items(), (settings, surrogate, triage), strict=True):
+        if given is not None and not isinstance(given, kind):
+            raise InputError(f"{name} must be {kind.__name__}(...), but {shown(given)} was given")
 
 
 def _objective_names(objectives: Sequence[Goal]) -> list[str]:
@@ -204,14 +222,22 @@ def _costs(cost: pd.Series[float], pool: pd.DataFrame) -> FloatArray:
     """Costs in the order of the pool.
 
     Raises:
-        InputError: One is missing, or there are no labels.
+        InputError: One is missing or stands twice, is no number, or there are no labels.
     """
-    if not hasattr(cost, "index") or not hasattr(cost, "loc"):
+    import pandas as pd
+
+    if not isinstance(cost, pd.Series):
         raise InputError(f"costs come by label, as a pandas Series, but a {type(cost).__name__} was given")
+    if not cost.index.is_unique:
+        twice = cost.index[cost.index.duplicated()].tolist()[0]
+        raise InputError(f"the row {twice!r} has two costs; give one for each label")
+    prices = numbers_of(cost)
+    if prices is None:
+        raise InputError("costs must be numbers, but the Series holds something else; convert it")
     missing = pool.index.difference(cost.index)
     if len(missing):
-        raise InputError(f"the row {missing[0]!r} of the pool has no cost; give one for each label")
-    return np.asarray(cost.loc[pool.index], dtype=np.float64)
+        raise InputError(f"the row {missing.tolist()[0]!r} of the pool has no cost; give one for each label")
+    return np.asarray(prices[cost.index.get_indexer(pool.index)], dtype=np.float64)
 
 
 # --- learning and telling --------------------------------------------------------------------------------------------
@@ -237,6 +263,7 @@ class _Posterior:
         wanted = np.where(wanted.any(0), wanted, there)  # cheaper outcomes alone say something, too
         centre = np.where(wanted, known.Y, 0.0).sum(0) / np.maximum(wanted.sum(0), 1)
         spread = np.where(there, np.abs(known.Y - centre), 0.0).max(0, initial=0.0)
+        self._centre = centre
         self.mean = np.tile(centre, (len(X), 1))
         self.std = np.tile(np.where(centre == 0, 1.0, np.abs(centre)), (len(X), 1))
         self._X, self._model = X, ResidualSurrogate(settings.model_copy(update={"ensemble_weight": 0.0}))
@@ -254,6 +281,15 @@ class _Posterior:
     def moments(self, columns: Sequence[int], n: int | None = None) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of some outcomes, of the first n candidates."""
         return self.mean[:n, columns], self.std[:n, columns]
+
+    def believed(self, done: Observations) -> FloatArray:
+        """Outcomes of what was tried, shape `k x m`; of those with noise of a known size what is expected of them."""
+        values = done.Y.copy()
+        if len(self._learnt):
+            learnt, centre = self._learnt, self._centre[self._learnt]
+            prior = np.tile(centre, (len(values), 1))
+            values[:, learnt] = self._model.believed(values[:, learnt], done.noise[:, learnt], done.X, prior)
+        return values
 
     def without(self, rows: IntArray) -> _Posterior:
         """The same of the other candidates."""

@@ -83,6 +83,7 @@ class Outlook:
         waiting: What was selected before and has no answer yet.
         expected: Posterior means and standard deviations of the waiting ones, shape `p x m` each.
         surrogate: What that comes from; None if nothing was verified or probed, or the pool is empty.
+        believed: What the oracle has said, shape `k x m`; where it told its noise, what is expected of it.
     """
 
     crystals: Crystals
@@ -93,6 +94,7 @@ class Outlook:
     waiting: Crystals
     expected: tuple[FloatArray, FloatArray]
     surrogate: ResidualSurrogate | None
+    believed: FloatArray
 
 
 def posterior_model(number: int) -> str:
@@ -201,6 +203,7 @@ def _outlook(ledger: LedgerReader, kit: Kit, number: int, fidelity: int, which: 
         waiting=waiting,
         expected=expected,
         surrogate=surrogate if taught else None,
+        believed=_believed(surrogate, labelled) if taught else labelled.values,
     )
 
 
@@ -212,6 +215,14 @@ def _noise(labelled: Labelled, probed: Labelled) -> FloatArray:
     known = np.isfinite(labelled.noise).all(0) & (len(labelled.noise) > 0)
     both = np.vstack([labelled.noise, np.nan_to_num(probed.noise)])
     return np.where(known, both, np.nan)
+
+
+def _believed(surrogate: ResidualSurrogate, labelled: Labelled) -> FloatArray:
+    """Verified values, shape `k x m`; where the oracle told its noise, what is expected of them."""
+    if not len(labelled.values):
+        return labelled.values
+    noise = np.where(np.isfinite(labelled.noise).all(0), labelled.noise, np.nan)
+    return surrogate.believed(labelled.values, noise, describe(labelled.crystals), labelled.mean)
 
 
 def _choose(
@@ -241,7 +252,7 @@ def _choose(
         view.X[rows],
         utility_mean,
         utility_std,
-        observed=problem.observed(view.labelled.values),
+        observed=problem.observed(view.believed),
         given=describe(given),
         pending=pending,
         hit_probability=likely if problem.hits else None,
@@ -285,7 +296,7 @@ def _evidence(ledger: LedgerReader, kit: Kit, which: str, view: Outlook) -> Evid
         formation_energies=table("formation_energy"),
         hull_distances=table("energy_above_hull"),
         max_forces=table("max_force"),
-        observed=utilities(kit.objectives, view.labelled.values),
+        observed=utilities(kit.objectives, view.believed),
         distances=nearest_distance(space(view.X), space(verified)),
         hits=problem.within if problem.hits else None,
         calibrated=len(view.labelled.crystals) >= kit.spec.surrogate.min_calibration,

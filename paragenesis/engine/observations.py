@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paragenesis.crystals import FloatArray, IntArray
-from paragenesis.engine.feature_table import is_number
+from paragenesis.crystals import BoolArray, FloatArray, IntArray
+from paragenesis.engine.columns import numbers_of
 from paragenesis.errors import InputError
+from paragenesis.settings import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,14 +60,17 @@ class Observations:
             InputError: A column is missing or holds something else than it should.
         """
         Y, levels = _outcomes(table, names), _levels(table, pool, fidelity)
-        deviations = _noise(table, names, noise)
+        infinite = int(np.isinf(Y).any(1).sum())
+        Y = np.where(np.isfinite(Y), Y, np.nan)
+        deviations = _noise(table, names, noise, np.isfinite(Y) & (levels == 0)[:, None])
         # how noisy cheaper levels are beyond what is said is learnt in any case
         unsaid = np.isnan(deviations) & (levels > 0)[:, None] & np.isfinite(deviations).any(0)
         deviations[unsaid] = 0.0
         usable = np.isfinite(X).all(1)
         lost = int((~usable).sum())
-        note = f"{lost} observations with missing features are not used" if lost else ""
-        return cls(X[usable], Y[usable], deviations[usable], levels[usable], note)
+        notes = [f"{lost} observations with missing features are not used"] if lost else []
+        notes += [f"{infinite} observations have an infinite outcome, which counts as missing"] if infinite else []
+        return cls(X[usable], Y[usable], deviations[usable], levels[usable], "; ".join(notes))
 
     @property
     def at_target(self) -> Observations:
@@ -81,7 +86,7 @@ class Observations:
 
 
 def _outcomes(observations: pd.DataFrame | None, names: Sequence[str]) -> FloatArray:
-    """Outcomes of the observations, shape `k x m`; what is not finite counts as missing.
+    """Outcomes of the observations, shape `k x m`; NaN where missing.
 
     Raises:
         InputError: There is no column for an objective, or it holds no numbers.
@@ -95,33 +100,49 @@ def _outcomes(observations: pd.DataFrame | None, names: Sequence[str]) -> FloatA
                 f"the observations have no column '{name}' for an objective; they have "
                 f"{', '.join(map(str, observations.columns))}"
             )
-        if not is_number(observations[name]):
+        values = numbers_of(observations[name])
+        if values is None and observations[name].notna().any():
             raise InputError(f"the column '{name}' is an objective and must hold numbers; convert it")
-        columns.append(observations[name].to_numpy(dtype=np.float64))
-    Y = np.stack(columns, axis=1)
-    return np.where(np.isfinite(Y), Y, np.nan)
+        columns.append(np.full(len(observations), np.nan) if values is None else values)
+    return np.stack(columns, axis=1)
 
 
 def _noise(
-    observations: pd.DataFrame | None, names: Sequence[str], noise: Mapping[str, float | str] | None
+    observations: pd.DataFrame | None,
+    names: Sequence[str],
+    noise: Mapping[str, float | str] | None,
+    needed: BoolArray,
 ) -> FloatArray:
     """Standard deviations of the outcomes, shape `k x m`; a column of NaN for an objective that is not named.
+
+    They may be missing where they are not `needed`, shape `k x m`.
 
     Raises:
         InputError: A name is no objective, a column is missing or holds no numbers, or a number cannot be one.
     """
-    table = np.full((0 if observations is None else len(observations), len(names)), np.nan)
+    k = 0 if observations is None else len(observations)
+    table = np.full((k, len(names)), np.nan)
+    if noise is not None and not isinstance(noise, Mapping):
+        raise InputError(f"noise is given by objective, such as {{'{names[0]}': 0.1}}, but {shown(noise)} was given")
     for name, given in (noise or {}).items():
         if name not in names:
             raise InputError(f"noise names '{name}', which is no objective; there are {', '.join(names)}")
-        if not isinstance(given, str):
-            table[:, names.index(name)] = given
-        elif observations is not None and len(observations):
-            if given not in observations.columns or not is_number(observations[given]):
-                raise InputError(f"the noise of '{name}' is read from '{given}', which is no column of numbers")
-            table[:, names.index(name)] = observations[given].to_numpy(dtype=np.float64)
-        if (table[:, names.index(name)] < 0).any():
-            raise InputError(f"the noise of '{name}' is negative for some observations; give standard deviations")
+        values: FloatArray | float | None = None
+        if isinstance(given, Real):
+            values = float(given)
+        elif isinstance(given, str) and observations is not None and k and given in observations.columns:
+            values = numbers_of(observations[given])
+        if values is None:
+            if isinstance(given, str) and not k:
+                continue
+            raise InputError(f"the noise of '{name}' is read from {shown(given)}, which is no column of numbers")
+        j = names.index(name)
+        table[:, j] = values
+        if not (np.isfinite(table[:, j]) & (table[:, j] >= 0))[needed[:, j]].all():
+            raise InputError(
+                f"the noise of '{name}' is missing, infinite or negative for some observations; give its standard "
+                "deviation for each"
+            )
     return table
 
 
@@ -141,7 +162,7 @@ def _levels(observations: pd.DataFrame | None, pool: pd.DataFrame, column: str |
             f"the observations have no column '{column}' with their fidelity; add it, 0 for what is wanted"
         )
     values = observations[column]
-    numbers = values.to_numpy(dtype=np.float64) if is_number(values) else np.full(k, np.nan)
-    if not (np.isfinite(numbers) & (numbers >= 0) & (numbers == np.round(numbers))).all():
+    numbers = numbers_of(values)
+    if numbers is None or not (np.isfinite(numbers) & (numbers >= 0) & (numbers == np.round(numbers))).all():
         raise InputError(f"the fidelity in '{column}' must be whole numbers: 0 for what is wanted, larger for cheaper")
     return numbers.astype(np.int64)

@@ -34,6 +34,8 @@ class Goal(Settings):
         """Take the column, if any, and the goal's own settings: `Maximize("y0")`, `Target("gap", value=1.4)`."""
         super().__init__(**{"of": of, **settings})
 
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # see `Settings`
+
     def utility(self, values: FloatArray) -> FloatArray:
         """The utility of exact values, same shape, larger is better."""
         raise NotImplementedError

@@ -310,6 +310,20 @@ def test_triage_may_hold_everything_back(table: pd.DataFrame) -> None:
     assert batch.excluded["reason"].str.contains("y0 has a standard deviation of .* \\(> 1e-09\\)").any()
 
 
+def test_a_lucky_outcome_whose_noise_is_known_makes_nothing_hopeless() -> None:
+    rng = np.random.default_rng(2)
+    table = pd.DataFrame(rng.random((600, 2)), columns=["a", "b"])
+    truth = np.sin(5 * table["a"]) + np.cos(4 * table["b"])
+    seen = table.iloc[:150].assign(y=truth + 0.4 * rng.standard_normal(600), noise=0.4)
+    pool = table.iloc[150:]
+    better = pool.index[truth[pool.index] < truth[seen.index].min() + 0.05]
+    assert len(better)
+    believed = decide(pool, seen, Minimize("y"), q=5, noise={"y": "noise"}, triage=TriageSettings())
+    assert len(believed) == 5
+    assert not set(better) <= set(believed.excluded.index)
+    assert truth[list(believed)].mean() < truth[pool.index].quantile(0.1)
+
+
 def test_a_pending_one_is_what_a_pick_keeps_away_from_after_triage(table: pd.DataFrame) -> None:
     seen, pool = table.iloc[:40], table[FEATURES]
     first = decide(pool, seen, BOTH, q=3)

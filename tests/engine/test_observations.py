@@ -77,7 +77,7 @@ def test_the_noise_of_cheaper_outcomes_need_not_be_known(table: pd.DataFrame) ->
         ({"fidelity": "a"}, "no feature; leave it out of the pool"),
         ({"noise": {"z": 0.1}}, "'z', which is no objective; there are y"),
         ({"noise": {"y": "doubt"}}, "'doubt', which is no column of numbers"),
-        ({"noise": {"y": -0.1}}, "noise of 'y' is negative"),
+        ({"noise": {"y": -0.1}}, "noise of 'y' is missing, infinite or negative"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(table: pd.DataFrame, options: dict[str, Any], said: str) -> None:

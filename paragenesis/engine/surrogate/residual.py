@@ -121,6 +121,26 @@ class ResidualSurrogate:
             std[:, j] = self.calibration[j].scale * self._blend(process.n, variance, std[:, j])
         return mean, std
 
+    def believed(self, values: FloatArray, noise_std: FloatArray, X: FloatArray, prior_mean: FloatArray) -> FloatArray:
+        """What to think of verified values: of those that are known to be noisy, what the posterior makes of them.
+
+        The best of many noisy values is lucky; held against it, nothing that is new would look promising.
+
+        Args:
+            values: Verified values, shape `k x m`.
+            noise_std: Their standard deviations, as `fit` took them, shape `k x m`; NaN where they are not known.
+            X: Descriptors, shape `k x d`.
+            prior_mean: The ensemble's means, shape `k x m`.
+
+        Returns:
+            Shape `k x m`; NaN where a value is missing.
+        """
+        noisy = np.isfinite(values) & (noise_std > 0)
+        if not noisy.any():
+            return values
+        expected, _ = self.predict(X, prior_mean, np.zeros_like(prior_mean))
+        return np.where(noisy & np.isfinite(expected), expected, values)
+
     def correlation(self, X: FloatArray) -> FloatArray:
         """How the errors of the posterior means of k candidates go together, by objective.
 
