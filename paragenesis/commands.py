@@ -276,7 +276,7 @@ def _campaign(directory: Path) -> Path:
     """
     from paragenesis.engine.ledger import Ledger
 
-    if not Ledger.exists(directory):
+    if not Ledger.exists(directory) and not Ledger.was_in(directory):
         raise InputError(f"there is no campaign in '{directory}'; give the directory that `paragenesis run` wrote to")
     return directory
 

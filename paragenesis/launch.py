@@ -14,7 +14,7 @@ import duckdb
 
 from paragenesis.engine.campaign import Campaign, Progress, ignore, open_ledger, rounds_done
 from paragenesis.engine.executor import Executor, InlineExecutor, threads
-from paragenesis.engine.interruption import stoppable
+from paragenesis.engine.interruption import stop_if_asked, stoppable
 from paragenesis.engine.ledger import commits_acknowledged
 from paragenesis.engine.ledger.database import disk_is_full, refusal
 from paragenesis.engine.preflight import Kit, prepare
@@ -100,6 +100,7 @@ def _until_done(
         try:
             return _go_on(kit, folder, hosts, rounds, notify)
         except DiskFullError as error:
+            stop_if_asked()
             now, commits = time.monotonic(), commits_acknowledged(folder)
             if commits != stuck_at:
                 full_since, stuck_at = now, commits

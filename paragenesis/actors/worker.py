@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from typing import Any
 
 import ray
 
-from paragenesis.engine.executor import Host, Outcome, StageSpec, threads
+from paragenesis.engine.executor import BrokenDevice, Host, Outcome, StageSpec, threads
 
 
 class Worker:
@@ -43,7 +45,11 @@ class Worker:
         Specification and context come as references inside lists, so that Ray does not copy them at every call (a
         hull alone may be large): each is fetched once.
         """
-        outcome = self._host.call(self._spec(name, spec[0]), item, self._shared(context[0]))
+        try:
+            outcome = self._host.call(self._spec(name, spec[0]), item, self._shared(context[0]))
+        except BrokenDevice as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)  # another process may have more luck: the call is lost, and this worker is replaced
         return replace(outcome, value=None), outcome.value
 
     def _spec(self, name: str, reference: ray.ObjectRef[Any]) -> StageSpec:

@@ -10,8 +10,8 @@ import numpy as np
 
 from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.attempts import Outcome
-from paragenesis.engine.estimates import estimate_all
-from paragenesis.engine.executor import describe, out_of_memory
+from paragenesis.engine.estimates import LARGEST, estimate_all
+from paragenesis.engine.executor import describe, machine_failed
 from paragenesis.engine.oracles.contract import Oracle, Verified, unjudged
 from paragenesis.objectives.contract import Objective
 
@@ -65,13 +65,13 @@ class Verify:
     def __call__(self, crystals: Crystals, context: Any) -> Verification:
         """Values of every objective at the oracle's level of theory; without all of them a crystal is not verified.
 
-        Whatever the oracle raises or returns, there is an answer. Only where memory runs out is the error passed on:
-        another attempt may have more.
+        Whatever the oracle raises or returns, there is an answer. Only where memory runs out or the accelerator fails
+        is the error passed on: another attempt may have more luck.
         """
         try:
             return self._evaluated(_checked(self._oracle.verify(crystals), crystals))
         except Exception as error:
-            if out_of_memory(error):
+            if machine_failed(error):
                 raise
             return Verification.failed(crystals, len(self._objectives), f"the oracle failed: {describe(error)}")
 
@@ -89,7 +89,7 @@ class Verify:
             else:
                 values[good, column] = estimates[objective.name].mean
         errors.update({int(good[i]): fault for i, fault in faults.items()})
-        for i in np.flatnonzero(~np.isfinite(values).all(1)).tolist():
+        for i in np.flatnonzero(~(np.isfinite(values) & (np.abs(values) < LARGEST)).all(1)).tolist():
             errors.setdefault(i, "the oracle gave no finite value for every objective")
         return Verification(verified, values, self._noise(verified), errors)
 

@@ -28,7 +28,7 @@ from typing import Any
 from paragenesis.engine.asking import Verification
 from paragenesis.engine.decision import Decision, decide_round, measure_round
 from paragenesis.engine.executor import Executor, Outcome
-from paragenesis.engine.failures import FailedAnswers, Failures
+from paragenesis.engine.failures import FailedAnswers, Failures, check_answers
 from paragenesis.engine.learning import FOLDER, Grade, Learnt, Lesson, Weights
 from paragenesis.engine.ledger import Ledger, LedgerReader
 from paragenesis.engine.planning import lesson, next_shares, plan_round, planned, weights_in_use, yields
@@ -146,6 +146,7 @@ class Campaign:
         workers = kit.spec.resources.oracle
         self._ask = kit.verify if workers is None else replace(kit.verify, host="oracle", resources=workers)
         self._failed_answers = FailedAnswers(kit.spec.failures)
+        self._new_answers: dict[int, list[str]] = {}  # by round, since the start: why there is no value, or ""
         self._under_way = UnderWay(ledger, executor, self._ask)
 
     @property
@@ -326,6 +327,7 @@ class Campaign:
             said = self._write(number, Asked(number, candidate), outcome)
             done += 1
             self._tell(number, "verify", done, len(ids), said)
+        self._check_answers(number)
 
     def _verify_until(self, number: int, last: bool) -> None:
         """Commit answers as they come, of this and of earlier rounds, until the round may close."""
@@ -356,8 +358,22 @@ class Campaign:
                 self._tell(number, "verify", answered, len(ids), said)
             elif wait == 0:
                 break
+        self._check_answers(number)
         if len(self._under_way):
             self._tell(number, "verify", answered, len(ids), f"{len(self._under_way)} verifications are pending")
+
+    def _check_answers(self, number: int) -> None:
+        """Stop where nearly nothing of a round could be verified.
+
+        Raises:
+            ExecutionError: So.
+        """
+        sql = (
+            "SELECT coalesce(any_value(v.error), '') AS error FROM verifications v JOIN selections s "
+            "USING (candidate_id) WHERE s.round = ? GROUP BY v.candidate_id"
+        )
+        errors = self.ledger.query(sql, (number,)).column("error").to_pylist()
+        check_answers(self.spec.failures, errors, self._new_answers.pop(number, []), f"the oracle in round {number}")
 
     def _take_late(self, number: int) -> None:
         """Commit the answers to earlier rounds that are there by now; the decision to come knows of them."""
@@ -381,6 +397,7 @@ class Campaign:
         crystal = self.ledger.crystals("candidate_id = ?", (asked.candidate,))
         answer = Verification.of(outcome, crystal, len(names))
         self._failed_answers.add(answer.errors.get(0, ""))
+        self._new_answers.setdefault(asked.round, []).append(answer.errors.get(0, ""))
         tables = verification_tables(number, answer, self.kit.level, names, before_decision=before_decision)
         self.ledger.commit(_verify_key(asked.round, asked.candidate), number, "verification", tables)
         return answer.words(names)

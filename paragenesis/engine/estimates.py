@@ -8,17 +8,21 @@ from typing import TypeVar
 import numpy as np
 
 from paragenesis.crystals import IntArray, Relaxed
-from paragenesis.engine.executor import describe, out_of_memory
+from paragenesis.engine.executor import describe, machine_failed
 from paragenesis.objectives.contract import Estimate, Objective
 
 T = TypeVar("T")
+
+
+LARGEST = 1e100  # of larger values not even the square is a number
 
 
 def estimate_all(objectives: Sequence[Objective], relaxed: Relaxed) -> tuple[dict[str, Estimate], dict[int, str]]:
     """Every objective's estimate, and for crystals that an objective cannot judge the reason by index.
 
     An objective that raises on a batch, or returns no estimate for it, is asked again on halves until the crystals it
-    cannot bear stand alone. A mean must be finite; a std may be NaN, "unknown", but neither infinite nor negative.
+    cannot bear stand alone. A mean must be finite and smaller than `LARGEST`; a std may be NaN, "unknown", but neither
+    infinite nor negative.
 
     Raises:
         MemoryError: Or torch's own: there is not enough for one crystal alone, which is no fault of the crystal.
@@ -32,12 +36,12 @@ def estimate_all(objectives: Sequence[Objective], relaxed: Relaxed) -> tuple[dic
         def ask(rows: IntArray, objective: Objective = objective) -> Estimate:
             return _checked(objective.estimate(relaxed[rows]), len(rows))
 
-        answers, faults = isolate(ask, n, but=out_of_memory)
+        answers, faults = isolate(ask, n, but=machine_failed)
         for rows, answer in answers:
             mean[rows], std[rows] = answer.mean, answer.std
         for i, fault in faults.items():
             errors.setdefault(i, f"objective '{objective.name}': {fault}")
-        for i in np.flatnonzero(~np.isfinite(mean)).tolist():
+        for i in np.flatnonzero(~(np.isfinite(mean) & (np.abs(mean) < LARGEST))).tolist():
             errors.setdefault(i, f"objective '{objective.name}' gave {mean[i]}")
         for i in np.flatnonzero(~(np.isnan(std) | (np.isfinite(std) & (std >= 0)))).tolist():
             errors.setdefault(i, f"objective '{objective.name}' gave a standard deviation of {std[i]}")

@@ -137,6 +137,10 @@ class OneByOne:
         self._waiting.clear()
 
 
+class BrokenDevice(ExecutionError):
+    """An accelerator failed, and its process with it."""
+
+
 class Host:
     """Holds built stages in one process and calls them; every executor's worker is one."""
 
@@ -149,12 +153,18 @@ class Host:
 
         Raises:
             ExecutionError: The stage cannot be built, which no retry mends.
+            BrokenDevice: The accelerator serves this process no more; only another process can go on.
         """
         with threads(spec.resources.cpus):
             stage = self.stage(spec)
             try:
                 return Outcome(value=stage(item, context))
-            except Exception as error:  # noqa: BLE001  whatever a plug-in raises is a recorded failure of its item
+            except Exception as error:  # whatever a plug-in raises is a recorded failure of its item
+                if device_is_broken(error):
+                    raise BrokenDevice(
+                        f"stage '{spec.name}' broke the accelerator for its whole process ({describe(error)}); run the "
+                        "same command again to resume, with Ray if it happens again: there it costs a worker"
+                    ) from error
                 return Outcome(stage=spec.name, error=describe(error), lost="memory" if out_of_memory(error) else "")
 
     def stage(self, spec: StageSpec) -> Stage:
@@ -229,6 +239,18 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # what torch says of the CPU's
+
+
+def device_is_broken(error: BaseException) -> bool:
+    """Whether an error says that an accelerator failed: its process gets nothing but errors from it afterwards."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError)
+
+
+def machine_failed(error: BaseException) -> bool:
+    """Whether an error says nothing about a crystal: memory ran out, or the accelerator failed."""
+    return out_of_memory(error) or device_is_broken(error)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ stop it again when that is mended.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
@@ -31,7 +31,8 @@ class FailureSettings(Settings):
 
     Attributes:
         max_share: If a larger share of a round's crystals has failed (not: was rejected), and of those since the
-            campaign was last started, it stops. So it does if a larger share of the latest `answers` verifications has.
+            campaign was last started, it stops. So it does if a larger share of a round's verifications has, or of the
+            answers of a cheaper oracle in a round, or of the latest `answers` verifications.
         least: Of so many crystals at least; of all of them in a smaller round.
         answers: Of so many verifications, of whatever rounds, since the campaign was last started.
     """
@@ -92,6 +93,27 @@ class Failures:
         reasons = Counter({reason: n for (where, reason), n in self._failed.items() if where == stage})
         [(reason, times)] = reasons.most_common(1)
         return f"{count} at stage '{stage}', most often ({times}) because of \"{reason}\""
+
+
+def check_answers(settings: FailureSettings, errors: Sequence[str], new: Sequence[str], of: str) -> None:
+    """Stop a campaign whose oracle has answered for a round, and failed; its answers are written.
+
+    Args:
+        settings: How much may fail.
+        errors: Why there is no value, of each crystal that was asked about in the round; empty if there is one.
+        new: Those of them that came since the campaign was last started.
+        of: What was asked.
+
+    Raises:
+        ExecutionError: Too many have failed.
+    """
+    limit, failed = settings.max_share, Counter(filter(None, errors))
+    if failed.total() > limit * len(errors) and sum(map(bool, new)) > limit * len(new):
+        [(error, times)] = failed.most_common(1)
+        raise ExecutionError(
+            f"{failed.total()} of {len(errors)} answers of {of} failed, more than failures.max_share = {limit:g} "
+            f'allows, most often ({times}) because of "{error}"; they are not asked for again: {_RESUME}'
+        )
 
 
 class FailedAnswers:

@@ -53,6 +53,16 @@ def finishing() -> Iterator[None]:
         _stop(_asked)
 
 
+def stop_if_asked() -> None:
+    """Hear a signal that came within work that then failed, before it is tried again.
+
+    Raises:
+        Stopped: One came.
+    """
+    if _depth == 0 and _asked is not None:
+        _stop(_asked)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """SIGTERM and SIGINT raise `Stopped` inside, once; outside of the main thread nothing changes."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from paragenesis.engine.asking import Verification
 from paragenesis.engine.decision import decide_probe
 from paragenesis.engine.executor import Executor
+from paragenesis.engine.failures import check_answers
 from paragenesis.engine.ledger import Ledger
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.records import probe_answer_tables, probe_tables
@@ -28,6 +29,9 @@ def probe_round(
         executor: What runs the oracles.
         number: The round.
         tell: Told how many crystals are done, of how many, and what happened last.
+
+    Raises:
+        ExecutionError: Nearly all that one of them was asked in this round failed.
     """
     for fidelity in range(len(kit.probes), 0, -1):
         key = f"r{number:03d}/probe/{fidelity}"
@@ -52,9 +56,17 @@ def _ask(
     where = {candidate: i for i, candidate in enumerate(crystals.ids)}
     items = [crystals[where[candidate]] for candidate in todo]
     outcomes = executor.stream([probe.stage], items, None)
+    new = []
     for candidate, item, outcome in zip(todo, items, outcomes, strict=True):
         answer = Verification.of(outcome, item, len(names))
         tables = probe_answer_tables(number, answer, probe.level, names, fidelity)
         ledger.commit(f"r{number:03d}/probe/{fidelity}/{candidate}", number, "probe", tables)
         done += 1
+        new.append(answer.errors.get(0, ""))
         tell(done, len(ids), answer.words(names))
+    sql = (
+        "SELECT coalesce(any_value(a.error), '') AS error FROM probe_answers a "
+        "JOIN probes p USING (candidate_id, fidelity) WHERE p.round = ? AND p.fidelity = ? GROUP BY a.candidate_id"
+    )
+    errors = ledger.query(sql, (number, fidelity)).column("error").to_pylist()
+    check_answers(kit.spec.failures, errors, new, f"the cheaper oracle {fidelity} in round {number}")

@@ -164,27 +164,44 @@ def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_machinery(
 def test_an_oracle_that_is_down_stops_the_campaign_until_it_is_mended(
     tiny: MakeSpec, plugins: Callable[..., Path], tmp_path: Path, close: Any
 ) -> None:
-    parts = {"oracle": {"use": "mine.py:Oracle"}, "failures": {"answers": 4}, "verification": {"close": close}}
+    parts = {"oracle": {"use": "mine.py:Oracle"}, "failures": {"answers": 2}, "verification": {"close": close}}
     spec = tiny(directory=plugins(down=True), **parts)
-    said = "4 of the latest 4 verifications failed.*the licence server is down.*the latest is not written"
+    said = "2 of the latest 2 verifications failed.*the licence server is down.*the latest is not written"
     with pytest.raises(ExecutionError, match=said):
         run(spec, tmp_path / "c", executor="inline")
     plugins()
     run(spec, tmp_path / "c", executor="inline")
     status = query(tmp_path / "c", "SELECT status, count(DISTINCT candidate_id) AS n FROM verifications GROUP BY ALL")
-    assert {row["status"]: row["n"] for row in status} == {"failed": 3, "verified": 3}
+    assert {row["status"]: row["n"] for row in status} == {"failed": 1, "verified": 5}
 
 
-def test_an_oracle_that_fails_on_a_few_stops_nothing(
+def test_a_round_of_which_nothing_could_be_verified_stops_the_campaign_once(
     tiny: MakeSpec, plugins: Callable[..., Path], interrupted: Interrupted, tmp_path: Path
 ) -> None:
     spec = tiny(rounds=1, directory=plugins(down=True), oracle={"use": "mine.py:Oracle"})
+    said = "3 of 3 answers of the oracle in round 1 failed.*the licence server is down.*not asked for again"
+    with pytest.raises(ExecutionError, match=said):
+        run(spec, tmp_path / "c", executor="inline")
     run(spec, tmp_path / "c", executor="inline")
     assert query(tmp_path / "c", "SELECT selected, verified FROM rounds") == [{"selected": 3, "verified": 0}]
     with pytest.raises(KeyboardInterrupt):
         run(spec, tmp_path / "d", executor=interrupted(5))  # three chunks and two answers
+    with pytest.raises(ExecutionError, match=said):
+        run(spec, tmp_path / "d", executor="inline")
     run(spec, tmp_path / "d", executor="inline")
     assert digest(tmp_path / "d") == digest(tmp_path / "c")
+
+
+def test_a_cheaper_oracle_that_is_down_stops_the_campaign_too(
+    tiny: MakeSpec, plugins: Callable[..., Path], tmp_path: Path
+) -> None:
+    probes = [{"use": "mine.py:Oracle", "q": 2}]
+    with pytest.raises(
+        ExecutionError, match=r"2 of 2 answers of the cheaper oracle 1 in round 1 failed.*licence server"
+    ):
+        run(tiny(rounds=1, directory=plugins(down=True), probes=probes), tmp_path / "c", executor="inline")
+    run(tiny(rounds=1, directory=plugins(), probes=probes), tmp_path / "c", executor="inline")
+    assert verify_ledger(tmp_path / "c") == []
 
 
 class Failing(InlineExecutor):
@@ -258,6 +275,7 @@ def test_objectives_and_oracles_that_kill_hang_and_lie_fail_only_their_crystals(
             objectives=("mine.py:deadly", "formation_energy"),
             oracle={"use": "mine.py:Oracle"},
             decision={"q": 7},
+            failures={"max_share": 1.0},
             resources={"generate": hasty, "potentials": hasty | {"workers": 1}, "oracle": hasty | {"workers": 1}},
         )
 

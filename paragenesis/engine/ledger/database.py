@@ -51,8 +51,8 @@ def connect(file: Path, *, read_only: bool) -> Any:
         if holder:
             raise LedgerError(_in_use(file, int(holder[1]))) from None
         raise LedgerError(
-            f"{file} cannot be opened as a ledger ({first_line(error)}); put the right file back, "
-            f"or start again in an empty directory: closed rounds are kept in {file.parent / EXPORTS}"
+            f"{file} cannot be opened as a ledger ({first_line(error)}); put the right file back, or "
+            f"`paragenesis recover {file.parent}` rebuilds it"
         ) from None
 
 

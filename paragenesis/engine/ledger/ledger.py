@@ -26,10 +26,10 @@ from paragenesis.engine.failpoints import reach
 from paragenesis.engine.interruption import finishing
 from paragenesis.engine.ledger.chain import HEAD_FILE, Head, check_chain, following, genesis, unchained
 from paragenesis.engine.ledger.content import OF_CANDIDATES, SCIENCE, commit_digest, rows_of_rounds
-from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, legible, refusal
+from paragenesis.engine.ledger.database import LEDGER_FILE, connect, legible, refusal
 from paragenesis.engine.ledger.disk import sync
-from paragenesis.engine.ledger.export import export_closed_rounds, exported_rounds
-from paragenesis.engine.ledger.query import LedgerReader, check_version, existing
+from paragenesis.engine.ledger.export import export_closed_rounds
+from paragenesis.engine.ledger.query import LedgerReader, check_version, existing, had_a_ledger
 from paragenesis.engine.ledger.schema import CHAINED, conform, migrate, newest_version, now, schema_version
 from paragenesis.engine.ledger.status import counts, write_status
 from paragenesis.errors import LedgerError
@@ -55,13 +55,21 @@ class Ledger(LedgerReader):
         head = check_chain(connection, directory, meta)
         self._head = replace(head, epoch=head.epoch + 1)  # from now on no earlier run can commit
         self._write_head()
-        export_closed_rounds(connection, directory)
-        self._refresh_status()
+        try:
+            export_closed_rounds(connection, directory)
+            self._refresh_status()
+        except OSError as error:
+            raise refusal(error, f"the exports and the status in {directory} cannot be written") from None
 
     @staticmethod
     def exists(directory: Path | str) -> bool:
         """Whether `directory` has a ledger."""
         return (Path(directory) / LEDGER_FILE).is_file()
+
+    @staticmethod
+    def was_in(directory: Path | str) -> bool:
+        """Whether `directory` has what is left of a ledger whose file is absent; opening it says so."""
+        return not Ledger.exists(directory) and had_a_ledger(Path(directory))
 
     @classmethod
     @finishing()
@@ -78,7 +86,7 @@ class Ledger(LedgerReader):
         final = Path(directory) / LEDGER_FILE
         if final.exists():
             raise LedgerError(f"{directory} has a ledger already; open it, or choose another directory")
-        if _had_a_ledger(final.parent):
+        if had_a_ledger(final.parent):
             raise LedgerError(
                 f"{directory} had a campaign, but its {LEDGER_FILE} is absent; `paragenesis recover {directory}` "
                 "rebuilds it, or choose an empty directory"
@@ -399,18 +407,6 @@ class Ledger(LedgerReader):
     def _refresh_status(self) -> None:
         self._counts = counts(self.connection)
         write_status(self.directory, **self.status())
-
-
-def _had_a_ledger(directory: Path) -> bool:
-    """Whether there are commits of a ledger whose file is absent: exports, a head, or half a recovery.
-
-    A head without commits is what a crash during the creation of a ledger leaves.
-    """
-    try:
-        commits = (directory / HEAD_FILE).exists() and Head.read(directory).seq > 0
-    except LedgerError:
-        commits = True
-    return commits or bool(exported_rounds(directory)) or (directory / REBUILT).exists()
 
 
 def _write_first_head(connection: Any, directory: Path) -> None:

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine.interruption import finishing
-from paragenesis.engine.ledger.chain import check_chain
+from paragenesis.engine.ledger.chain import HEAD_FILE, Head, check_chain
 from paragenesis.engine.ledger.content import science_digest
-from paragenesis.engine.ledger.database import LEDGER_FILE, connect, leads_out, legible, run_select
+from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, leads_out, legible, run_select
+from paragenesis.engine.ledger.export import exported_rounds
 from paragenesis.engine.ledger.schema import newest_version, schema_version
 from paragenesis.errors import InputError, LedgerError
 
@@ -129,13 +130,30 @@ class LedgerReader:
         self.close()
 
 
+def had_a_ledger(directory: Path) -> bool:
+    """Whether there are commits of a ledger whose file is absent: exports, a head, or half a recovery.
+
+    A head without commits is what a crash during the creation of a ledger leaves.
+    """
+    try:
+        commits = (directory / HEAD_FILE).exists() and Head.read(directory).seq > 0
+    except LedgerError:
+        commits = True
+    return commits or bool(exported_rounds(directory)) or (directory / REBUILT).exists()
+
+
 def existing(directory: Path | str) -> Path:
     """The ledger's file in `directory`.
 
     Raises:
-        LedgerError: There is none, or only a link to one elsewhere.
+        LedgerError: There is none, or only a link to one elsewhere, or what is left of one.
     """
     file = Path(directory) / LEDGER_FILE
+    if not file.exists() and had_a_ledger(file.parent):
+        raise LedgerError(
+            f"{directory} had a campaign, but its {LEDGER_FILE} is absent; put it back, or `paragenesis recover "
+            f"{directory}` rebuilds it"
+        )
     if not file.is_file():
         raise LedgerError(f"there is no ledger in {directory}; give the directory of a campaign that was started")
     for path in (file, file.with_name(f"{LEDGER_FILE}.wal")):

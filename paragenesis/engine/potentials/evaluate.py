@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paragenesis.crystals import Crystals
-from paragenesis.engine.executor import out_of_memory
+from paragenesis.engine.executor import device_is_broken, out_of_memory
 
 if TYPE_CHECKING:
     import torch_sim as ts
@@ -152,6 +152,8 @@ def _evaluate_part(potential: Potential, batch: Batch, first: int, last: int, ou
     try:
         result = potential.model(part.state(potential.model.dtype))
     except Exception as error:  # a model may raise anything for one bad crystal
+        if device_is_broken(error):
+            raise
         if last - first == 1:
             if out_of_memory(error):
                 raise

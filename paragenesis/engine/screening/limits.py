@@ -18,6 +18,7 @@ class InputLimits(Settings):
         max_symmetry_operations: Operations in one CIF; no space group has more than 192 in its conventional cell.
         max_sites_times_operations: Work that a CIF asks of the parser (5,000 take some seconds).
         max_seconds: Processor time that a parser may spend on one text.
+        max_file_seconds: Time that all texts of one file may take together.
         max_memory_bytes: Memory that a parser may take for one text.
     """
 
@@ -28,4 +29,5 @@ class InputLimits(Settings):
     max_symmetry_operations: int = Field(default=192, gt=0)
     max_sites_times_operations: int = Field(default=5_000, gt=0)
     max_seconds: int = Field(default=60, gt=0)
+    max_file_seconds: int = Field(default=3_600, gt=0)
     max_memory_bytes: int = Field(default=2_000_000_000, gt=0)

@@ -7,8 +7,11 @@ function as generated crystals (`validity.invalid_reasons`).
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +24,8 @@ from paragenesis.engine.screening.settings import ScreeningSettings
 from paragenesis.engine.screening.texts import Notes, TextFormat, frames, guarded, one_line, safe_name
 from paragenesis.engine.screening.validity import invalid_reasons
 from paragenesis.errors import InputError, RejectedInput
+
+T = TypeVar("T")
 
 STORED = frozenset({"id", "numbers", "frac", "lattice"})  # the columns that `Crystals.to_arrow` writes
 _LONGEST_ORIGIN = 200
@@ -51,7 +56,8 @@ def sanitise_with_notes(path: str | Path, limits: InputLimits | None = None) -> 
     if (stored := stored_crystals(path, limits)) is not None:
         crystals = judged(stored, limits, path.name)
     else:
-        rows = [sanitise_text(cif, "cif", row, limits) for row, _, cif in cif_table(path, limits)]
+        table = within(cif_table(path, limits), limits, path.name)
+        rows = [sanitise_text(cif, "cif", row, limits) for _, (row, _, cif) in table]
         crystals = Crystals.concatenate(rows)
     return crystals, [{} for _ in crystals.ids]
 
@@ -139,6 +145,21 @@ def faults(crystals: Crystals, max_volume_per_atom: float | None = None) -> list
     return guarded("crystals", "what was given", lambda: invalid_reasons(crystals, settings))
 
 
+def within(pieces: Iterable[T], limits: InputLimits, name: str) -> Iterator[tuple[int, T]]:
+    """The pieces of a file with their numbers, as long as there is time for them.
+
+    Raises:
+        RejectedInput: They take longer than all of a file may.
+    """
+    deadline = time.monotonic() + limits.max_file_seconds
+    for index, piece in enumerate(pieces):
+        if time.monotonic() > deadline:
+            raise RejectedInput(
+                f"{name} was not read in {limits.max_file_seconds} s, only its first {index} crystals; split it"
+            )
+        yield index, piece
+
+
 def _from_text(text: str, text_format: TextFormat, name: str, limits: InputLimits) -> tuple[Crystals, list[Notes]]:
     """The valid crystals in a text, and what stands beside each."""
     crystals, notes = _parsed(text, text_format, name, limits)
@@ -147,11 +168,11 @@ def _from_text(text: str, text_format: TextFormat, name: str, limits: InputLimit
 
 def _parsed(text: str, text_format: TextFormat, name: str, limits: InputLimits) -> tuple[Crystals, list[Notes]]:
     """The crystals in a text as they stand, at least one, and what stands beside each."""
-    pieces = list(frames(text)) if text_format == "extxyz" else [text]
     found: list[Crystals] = []
     notes: list[Notes] = []
-    for index, piece in enumerate(pieces):
-        crystals, beside = parse_apart(piece, text_format, limits, f"{name}-{index}" if len(pieces) > 1 else name)
+    for index, piece in within(frames(text) if text_format == "extxyz" else [text], limits, name):
+        alone = text_format != "extxyz" or (index == 0 and len(piece) == len(text.rstrip()))
+        crystals, beside = parse_apart(piece, text_format, limits, name if alone else f"{name}-{index}")
         found.append(crystals)
         notes += beside
     together = Crystals.concatenate(found)

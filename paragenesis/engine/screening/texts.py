@@ -72,13 +72,26 @@ def one_line(text: str, longest: int = 200) -> str:
 
 def frames(text: str) -> Iterator[str]:
     """The frames of an extxyz text; from a line on that is no number of atoms, the rest is one unreadable frame."""
-    lines = io.StringIO(text.rstrip()).readlines()
+    text = text.rstrip()
     at = 0
-    while at < len(lines):
-        count = _count(lines[at])
-        last = len(lines) if count is None else at + count + 2
-        yield "".join(lines[at:last])
+    while at < len(
+        text
+    ):  # one frame at a time: a file of small ones would take fifty times its size as a list of lines
+        last = _after_line(text, at)
+        count = _count(text[at:last])
+        for _ in range(0 if count is None else count + 1):
+            if last == len(text):
+                break
+            last = _after_line(text, last)
+        last = len(text) if count is None else last
+        yield text[at:last]
         at = last
+
+
+def _after_line(text: str, at: int) -> int:
+    """Where the line that begins at a place ends, its break included."""
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end + 1
 
 
 def guarded(what: str, name: str, parse: Callable[[], T]) -> T:
