@@ -282,8 +282,8 @@ class Found:
     """What became of a damaged ledger.
 
     Attributes:
-        outcome: "refused" in a sentence on opening or reading, "reported" by `verify`, "harmless": nothing is lost;
-            else "silent".
+        outcome: "refused" in a sentence on opening or reading that names the cure, "reported" by `verify`, "harmless":
+            nothing is lost; "refused without a cure"; else "silent".
         recovered: Whether `recover` brought every closed round back that was left somewhere, and a sound ledger.
         all_closed: Whether these were all closed rounds.
     """
@@ -335,8 +335,8 @@ def judge(directory: Path, whole: Whole, at_least: int | None = None) -> Found:
         problems = verify_ledger(directory)
         with LedgerReader.open(directory) as ledger:
             outcome = "reported" if problems else "harmless" if digest(ledger) == whole.science else "silent"
-    except LedgerError:
-        outcome = "refused"
+    except LedgerError as error:
+        outcome = _refusal(error)
     recover(directory)
     closed = closed_rounds(directory)
     enough = whole.closed[-1:] if at_least is None else whole.closed[at_least:]
@@ -414,7 +414,8 @@ class Halfway:
         damage: What the recovery was for.
         at: The number of the failpoint.
         place: Its name.
-        meanwhile: "refused" or "whole", what opening it gave before the next recovery; else "silent".
+        meanwhile: "refused", with the cure, or "whole", what opening it gave before the next recovery; else "silent" or
+            "refused without a cure".
         same: Whether the next recovery brought every closed round back, and a sound ledger.
     """
 
@@ -453,5 +454,9 @@ def _meanwhile(work: Path, expected: Closed) -> str:
         if not Ledger.exists(work):
             Ledger.create(work, {}).close()
         return "whole" if closed_rounds(work) == expected else "silent"
-    except LedgerError:
-        return "refused"
+    except LedgerError as error:
+        return _refusal(error)
+
+
+def _refusal(error: LedgerError) -> str:
+    return "refused" if "`paragenesis recover" in str(error) else "refused without a cure"

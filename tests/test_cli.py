@@ -168,6 +168,18 @@ def test_export_writes_what_other_programs_read(cli: Run, campaign: Path, tmp_pa
     assert 1 <= len(crystals) <= 3
 
 
+@pytest.mark.parametrize("words", [["report"], ["verify"], ["sql", "SELECT 1"]])
+def test_a_campaign_whose_ledger_is_gone_is_one_to_recover(cli: Run, campaign: Path, words: list[str]) -> None:
+    ledger = campaign / "ledger.duckdb"
+    aside = ledger.rename(ledger.with_name("aside"))
+    try:
+        code, _, said = cli(words[0], campaign, *words[1:])
+    finally:
+        aside.rename(ledger)
+    assert code == 1
+    assert f"had a campaign, but its ledger.duckdb is absent; put it back, or `paragenesis recover {campaign}`" in said
+
+
 @pytest.mark.parametrize("words", [["status"], ["report"], ["verify"], ["export"], ["sql", "SELECT 1"]])
 def test_a_directory_without_a_campaign_is_refused(cli: Run, tmp_path: Path, words: list[str]) -> None:
     assert f"no campaign in '{tmp_path}'" in cli.refused(words[0], tmp_path, *words[1:])

@@ -153,6 +153,23 @@ def test_a_full_disk_pauses_the_campaign_until_there_is_room(
     assert verify_ledger(done.directory) == []
 
 
+def test_a_signal_within_a_commit_that_finds_no_room_ends_the_wait(
+    campaign: Path, whole: str, tmp_path: Path, planted: Callable[[Callable[[str], None]], None]
+) -> None:
+    def hook(place: str) -> None:
+        if place.startswith("before commit 'r001/chunk"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    planted(hook)
+    said: list[Progress] = []
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        run(campaign, tmp_path / "c", executor="inline", notify=said.append)
+    assert "pause" not in {step.phase for step in said}
+    failpoints.hook = None
+    assert digest(run(campaign, tmp_path / "c", executor="inline").directory) == whole
+
+
 def test_a_disk_that_stays_full_ends_the_campaign_resumably(
     campaign: Path,
     whole: str,

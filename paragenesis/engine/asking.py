@@ -89,7 +89,8 @@ class Verify:
             else:
                 values[good, column] = estimates[objective.name].mean
         errors.update({int(good[i]): fault for i, fault in faults.items()})
-        for i in np.flatnonzero(~(np.isfinite(values) & (np.abs(values) < LARGEST)).all(1)).tolist():
+        values[np.abs(values) >= LARGEST] = np.nan
+        for i in np.flatnonzero(~np.isfinite(values).all(1)).tolist():
             errors.setdefault(i, "the oracle gave no finite value for every objective")
         return Verification(verified, values, self._noise(verified), errors)
 

@@ -52,6 +52,17 @@ def test_a_stage_that_cannot_start_is_named() -> None:
         list(executor.stream([StageSpec("broken", Broken, (), "a")], [1], None))
 
 
+def broken_device(item: int, context: None) -> int:
+    raise torch.AcceleratorError("an illegal memory access was encountered")
+
+
+def test_an_accelerator_that_failed_is_no_fault_of_an_item_and_ends_the_process_that_has_it() -> None:
+    spec = StageSpec("relax", lambda: broken_device, (), "a")
+    said = "'relax' broke the accelerator for its whole process .*illegal memory access.*resume"
+    with InlineExecutor() as executor, pytest.raises(ExecutionError, match=said):
+        list(executor.stream([spec], [1], None))
+
+
 def test_stages_run_with_the_threads_they_were_given() -> None:
     before = torch.get_num_threads()
     spec = StageSpec("threads", Threads, (), "a", Resources(cpus=1))

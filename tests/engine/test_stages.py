@@ -166,6 +166,7 @@ def said(crystals: Crystals, **parts: Any) -> Verified:
         (lambda crystals: said(crystals, values={"density": np.array(["heavy"])}), "could not convert"),
         (lambda crystals: said(crystals, values={"density": np.array([np.nan])}), "no finite value"),
         (lambda crystals: said(crystals, values={"density": np.array([np.inf])}), "no finite value"),
+        (lambda crystals: said(crystals, values={"density": np.array([1.7e308])}), "no finite value"),
         (lambda crystals: said(crystals, errors={0: ""}), "no reason"),
         (lambda crystals: said(replace(crystals, frac=crystals.frac * np.nan)), "not finite"),
     ],
@@ -187,11 +188,12 @@ def test_costs_and_noise_that_cannot_be_are_unknown() -> None:
         assert np.isnan([found.verified.cost_seconds[0], found.noise[0, 0]]).all()
 
 
-def test_an_oracle_out_of_memory_is_left_to_another_attempt() -> None:
+@pytest.mark.parametrize("error", [MemoryError, torch.AcceleratorError])
+def test_an_oracle_out_of_memory_or_gpu_is_left_to_another_attempt(error: type[Exception]) -> None:
     def full(_: Crystals) -> None:
-        raise MemoryError
+        raise error("lost")
 
-    with pytest.raises(MemoryError):
+    with pytest.raises(error):
         Verify(lambda: Untrustworthy(full), [Density()])(sample_relaxed().crystals[0], None)
 
 
@@ -205,6 +207,7 @@ def test_an_oracle_out_of_memory_is_left_to_another_attempt() -> None:
         (lambda n: Estimate(np.array(["much"] * n), np.ones(n)), "could not convert"),
         (lambda n: Estimate(np.full(n, np.inf), np.ones(n)), "gave inf"),
         (lambda n: Estimate(np.full(n, np.nan), np.ones(n)), "gave nan"),
+        (lambda n: Estimate(np.full(n, -1.7e308), np.ones(n)), "gave -1.7e"),
         (lambda n: Estimate(np.ones(n), np.full(n, np.inf)), "standard deviation of inf"),
         (lambda n: Estimate(np.ones(n), np.full(n, -1.0)), "standard deviation of -1.0"),
     ],

@@ -26,6 +26,7 @@ DAMAGED = {
     "an export": ("flipped", "deleted"),
     "a manifest": ("truncated", "flipped"),
 }
+MUTE = ("silent", "refused without a cure")
 PAIRED = (
     ("ledger.duckdb", "an export"),
     ("ledger.duckdb.wal", "ledger.head"),
@@ -38,7 +39,7 @@ def test_no_damage_is_silent_and_closed_rounds_come_back(faults, killed, foreign
     whole = faults.Whole.of(killed, foreign)
     found = list(faults.matrix(whole, tmp_path / "work", range(1), DAMAGED))
     assert len(found) == sum(map(len, DAMAGED.values()))
-    assert [case for case in found if case[3].outcome == "silent" or not case[3].recovered] == []
+    assert [case for case in found if case[3].outcome in MUTE or not case[3].recovered] == []
     outcomes = {name: {case[3].outcome for case in found if case[0] == name} for name in DAMAGED}
     assert outcomes["ledger.head"] == {"refused"}
     assert outcomes["an export"] == {"reported"}
@@ -50,7 +51,7 @@ def test_no_damage_is_silent_and_closed_rounds_come_back(faults, killed, foreign
 def test_of_two_damaged_files_all_comes_back_that_is_left_somewhere(faults, killed, tmp_path):
     found = list(faults.pairs(faults.Whole.of(killed), tmp_path / "work", range(1), PAIRED))
     assert len(found) == len(PAIRED)
-    assert [case for case in found if case[3].outcome == "silent" or not case[3].recovered] == []
+    assert [case for case in found if case[3].outcome in MUTE or not case[3].recovered] == []
     assert {case[0] for case in found if not case[3].all_closed} <= {("ledger.duckdb", "an export")}
 
 
@@ -86,7 +87,7 @@ def halfway(faults, killed, tmp_path):
 
 def lost(found):
     """Those after which a closed round is gone, or which would have been gone on without a word."""
-    return [one for one in found if not one.same or one.meanwhile == "silent"]
+    return [one for one in found if not one.same or one.meanwhile in MUTE]
 
 
 @FORKS

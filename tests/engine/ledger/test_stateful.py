@@ -191,5 +191,5 @@ def test_the_ledger_is_what_a_dict_says(make_chunk, make_decision):
         pass
 
     Machine.make_chunk, Machine.make_decision = staticmethod(make_chunk), staticmethod(make_decision)
-    examples = 5 * int(os.environ.get("PARAGENESIS_FUZZ", "1"))
+    examples = max(1, int(5 * float(os.environ.get("PARAGENESIS_FUZZ", "1"))))
     run_state_machine_as_test(Machine, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None))

@@ -6,6 +6,7 @@ import gzip
 import io
 import re
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from paragenesis.engine.screening import InputLimits, ScreeningSettings, sanitis
 from paragenesis.engine.screening.files import is_table
 from paragenesis.engine.screening.reference import load_reference
 from paragenesis.engine.screening.sanitise import crystals_of, faults
+from paragenesis.engine.screening.texts import frames
 from paragenesis.engine.tables import read_known_crystals
 from paragenesis.errors import InputError, RejectedInput
 
@@ -428,6 +430,19 @@ def test_a_text_made_to_stall_or_swell_a_parser_ends_within_its_limits(bomb: str
     valid(refused(lambda: sanitise_text(text(), kind, "it", limits)))
     assert time.perf_counter() - began < 100
     assert sanitise_text(CIF, "cif", "after").formulas == ("NaCl",)
+
+
+def test_frames_are_read_one_at_a_time_and_all_of_a_file_within_its_time() -> None:
+    assert list(frames(2 * FRAME)) == [FRAME, FRAME.rstrip()]
+    tracemalloc.start()
+    first = next(frames("0\n\n" * 1_000_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert first == "0\n\n"
+    assert peak < 10_000_000  # as a list of lines it was 50 times the text
+    limits = InputLimits(max_file_seconds=1)
+    with pytest.raises(RejectedInput, match=r"it was not read in 1 s, only its first \d+ crystals; split it"):
+        sanitise_text(FRAME * 20_000, "extxyz", "it", limits)
 
 
 def repeated(text: str, rows: int) -> bytes:
