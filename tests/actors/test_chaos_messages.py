@@ -14,7 +14,9 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -37,12 +39,15 @@ DRIVER = """
 import collections, json, re, sys
 from pathlib import Path
 import ray
+sys.path.append(sys.argv[3])
+import bench_faults
 from paragenesis.actors import connected
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.errors import ExecutionError
 from paragenesis.launch import run
 
 resumed = 0
+bench_faults.note_acknowledged(Path(sys.argv[2]))
 with connected("local"):
     logs = Path(ray._private.worker._global_node.get_logs_dir_path())
     while True:
@@ -74,10 +79,12 @@ def plan(seed: int) -> dict[str, dict[str, int]]:
 
 
 def test_a_campaign_survives_the_loss_of_messages(
-    disturbed: CampaignSpec, undisturbed: str, tmp_path: Path, seed: int
+    disturbed: CampaignSpec, undisturbed: str, script: Callable[[str], ModuleType], tmp_path: Path, seed: int
 ) -> None:
+    faults = script("bench_faults")
+    words = [disturbed.model_dump_json(), str(tmp_path / "c"), str(Path(faults.__file__ or "").parent)]
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, disturbed.model_dump_json(), str(tmp_path / "c")],
+        [sys.executable, "-c", DRIVER, *words],
         env=os.environ | {"RAY_testing_rpc_failure": json.dumps(plan(seed))},
         capture_output=True,
         text=True,
@@ -88,5 +95,7 @@ def test_a_campaign_survives_the_loss_of_messages(
     counts = Counter((message.rpartition(".")[2], how) for how, message in failures)
     print(f"seed {seed}: {len(failures)} messages failed, resumed {resumed} times: {dict(counts)}")
     assert counts["PushTask", "response failure while request in flight"], "no call was made twice"
+    assert (faults.missing(tmp_path / "c"), faults.doubled(tmp_path / "c")) == (0, 0)
+    assert len(faults.acknowledged(tmp_path / "c")) > 10
     assert verify_ledger(tmp_path / "c") == []
     assert digest(tmp_path / "c") == undisturbed

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -103,19 +104,30 @@ def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
 
 CAMPAIGN = """
 import json, sys
+from pathlib import Path
+sys.path.append(sys.argv[4])
+import bench_faults
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.launch import run
+bench_faults.note_acknowledged(Path(sys.argv[2]))
 run(CampaignSpec.parse(json.loads(sys.argv[1])), sys.argv[2], address=sys.argv[3])
 """
 
 
 def test_a_campaign_survives_the_loss_of_nodes(
-    nodes: Nodes, start: Start, disturbed: CampaignSpec, undisturbed: str, tmp_path: Path, seed: int
+    nodes: Nodes,
+    start: Start,
+    disturbed: CampaignSpec,
+    undisturbed: str,
+    script: Callable[[str], ModuleType],
+    tmp_path: Path,
+    seed: int,
 ) -> None:
     """There are five CPUs, and workers for three: after a loss, some may find room and some must wait."""
-    dice = random.Random(seed)
+    dice, faults = random.Random(seed), script("bench_faults")
     there, lost = [nodes.add(2), nodes.add(3)], 0
-    driver = start(CAMPAIGN, disturbed.model_dump_json(), tmp_path / "c", nodes.address)
+    benchmarks = Path(faults.__file__ or "").parent
+    driver = start(CAMPAIGN, disturbed.model_dump_json(), tmp_path / "c", nodes.address, benchmarks)
     wait_for(tmp_path / "c" / "ledger.duckdb", driver)
     while lost < 2 and driver.poll() is None:
         time.sleep(dice.uniform(0, 15))
@@ -130,6 +142,8 @@ def test_a_campaign_survives_the_loss_of_nodes(
     print(f"seed {seed}: {lost} nodes were lost while the campaign ran")
     assert driver.returncode == 0, said
     assert lost, "the campaign was over before a node was taken"
+    assert (faults.missing(tmp_path / "c"), faults.doubled(tmp_path / "c")) == (0, 0)
+    assert len(faults.acknowledged(tmp_path / "c")) > 10
     assert verify_ledger(tmp_path / "c") == []
     assert digest(tmp_path / "c") == undisturbed
 

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 
-STRIDES = {"kill": 61, "disk": 109, "memory": 113}  # primes: over the years every kind of step gets its turn
+STRIDES = {"kill": 61, "disk": 109, "memory": 113}  # primes: no two kinds keep meeting at one step
 _ONCE: dict[str, Any] = {}
 
 

@@ -9,11 +9,13 @@ aside.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -72,15 +74,37 @@ def recover(directory: Path | str) -> Recovered:
     """Rebuild the ledger in `directory` from what is left of it; another time if the first one was ended half-way.
 
     Raises:
-        LedgerError: A writer holds it, nothing is left to start from, its exports are a link that leads elsewhere, or
-            there is no room for a new one.
+        LedgerError: A writer or another recovery holds it, nothing is left to start from, its exports are a link that
+            leads elsewhere, or there is no room for a new one.
     """
     folder = Path(directory)
     try:
-        return _recover(folder)
+        with _alone(folder):
+            return _recover(folder)
     except (OSError, duckdb.Error) as error:
         what = f"the ledger in {folder} was not rebuilt; what is left is kept for another `paragenesis recover`"
         raise refusal(error, what) from None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other recoveries of a folder out, which would put theirs together under the same name.
+
+    Raises:
+        LedgerError: One is at work.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise LedgerError(f"another `paragenesis recover` is at work in {folder}; wait for its end") from None
+    except OSError:  # a file system that cannot lock folders: two at once are then up to who starts them
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _recover(folder: Path) -> Recovered:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
+import os
 import shutil
 import sys
 
@@ -114,6 +116,15 @@ def test_what_was_put_together_outlives_the_files_that_were_put_aside(faults, ki
     at = faults.steps_of_recovery(whole, work, "export damaged").index("before ledger.head is put aside") + 1
     found = faults.crash_recovery(whole, work, "export damaged", at, "kill", times=2)
     assert (found.meanwhile, found.same) == ("refused", True)
+
+
+def test_two_recoveries_do_not_work_in_one_folder(filled):
+    holder = os.open(filled, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with pytest.raises(LedgerError, match="another `paragenesis recover` is at work"):
+        recover(filled)
+    os.close(holder)
+    assert recover(filled).problems == []
 
 
 def test_no_campaign_begins_where_one_was(filled):
