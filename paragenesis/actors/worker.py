@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
 import ray
 
 from paragenesis.engine.executor import BrokenDevice, Host, Outcome, StageSpec, threads
+
+ANSWERS_LEAVE_S = 1.0  # the answer to the call before may still be on its way, and would be lost with the process
 
 
 class Worker:
@@ -49,6 +52,7 @@ class Worker:
             outcome = self._host.call(self._spec(name, spec[0]), item, self._shared(context[0]))
         except BrokenDevice as error:
             print(error, file=sys.stderr, flush=True)
+            time.sleep(ANSWERS_LEAVE_S)
             os._exit(1)  # another process may have more luck: the call is lost, and this worker is replaced
         return replace(outcome, value=None), outcome.value
 

@@ -11,13 +11,13 @@ import torch
 from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
-from pydantic import ValidationError
 from torch_sim.models.interface import ModelInterface
 
 from paragenesis.crystals import Crystals
 from paragenesis.engine.potentials.contract import Potential, load_potential
 from paragenesis.engine.potentials.judge import EV_PER_A3_IN_GPA, judge
 from paragenesis.engine.potentials.relax import RelaxSettings, relax
+from paragenesis.errors import InputError
 from paragenesis.testing import lennard_jones_potential
 
 
@@ -190,5 +190,5 @@ def test_no_crystals_are_no_problem(lj: Potential) -> None:
 
 @pytest.mark.parametrize("wrong", [{"fmax": 0}, {"max_steps": -1}, {"max_volume_change": 1.0}, {"fmx": 0.1}])
 def test_settings_refuse_what_makes_no_sense(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError):
         RelaxSettings(**wrong)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.spacegroup import crystal
-from pydantic import ValidationError
 from torch_sim.models.interface import ModelInterface
 
 from paragenesis.crystals import Crystals
@@ -19,6 +18,7 @@ from paragenesis.engine.potentials.fire import GeneralForces
 from paragenesis.engine.potentials.relax import RelaxSettings, relax
 from paragenesis.engine.potentials.symmetry import Projection
 from paragenesis.engine.symmetry import Operations, space_groups, symmetrised
+from paragenesis.errors import InputError
 from paragenesis.testing import lennard_jones_potential
 
 KEEP, FREE = RelaxSettings(), RelaxSettings(symmetry="free")
@@ -209,5 +209,5 @@ def test_projections_come_and_go_with_their_crystals(symmetric: Crystals) -> Non
 
 @pytest.mark.parametrize("wrong", [{"symmetry": "lose"}, {"symprec": 0.0}, {"symprec": 1.0}])
 def test_settings_refuse_what_makes_no_sense(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError):
         RelaxSettings(**wrong)
