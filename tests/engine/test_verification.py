@@ -165,7 +165,7 @@ def test_a_killed_campaign_keeps_its_answers_and_asks_again_for_the_others(
 
     def killed(nth: int) -> None:
         """Killed before it keeps the n-th of the answers that it keeps from here on."""
-        shutil.copytree(tmp_path / "c", tmp_path / f"ahead-{nth}", dirs_exist_ok=True)
+        shutil.copytree(tmp_path / "c", tmp_path / f"ahead-{nth}")
         ahead = faults.run_child(kit, tmp_path / f"ahead-{nth}").reached
         keeps = [i for i, place in enumerate(ahead, start=1) if "before commit" in place and "/verify/" in place]
         assert faults.run_child(kit, tmp_path / "c", keeps[nth]).code == -signal.SIGKILL

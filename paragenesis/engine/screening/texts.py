@@ -74,9 +74,7 @@ def frames(text: str) -> Iterator[str]:
     """The frames of an extxyz text; from a line on that is no number of atoms, the rest is one unreadable frame."""
     text = text.rstrip()
     at = 0
-    while at < len(
-        text
-    ):  # one frame at a time: a file of small ones would take fifty times its size as a list of lines
+    while at < len(text):  # one at a time: small ones would take fifty times their size as a list of lines
         last = _after_line(text, at)
         count = _count(text[at:last])
         for _ in range(0 if count is None else count + 1):
