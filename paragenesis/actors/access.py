@@ -112,6 +112,20 @@ def admitted(address: str) -> str:
     return where
 
 
+def check_used(where: str) -> None:
+    """Make sure that the cluster which this process uses already asks for a token.
+
+    Raises:
+        InputError: It does not.
+        ExecutionError: It is gone.
+    """
+    if _answers(where, {}):
+        raise InputError(
+            f"this program is connected to the Ray cluster at {where}, which obeys anyone: it answered without a "
+            f"token; start it with {MODE}=token in the environment, {TRUST}"
+        )
+
+
 def _require_token(address: str) -> None:
     """Refuse to join without authentication on this side.
 

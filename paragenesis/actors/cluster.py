@@ -15,8 +15,8 @@ import ray
 from ray._private import ray_constants
 
 from paragenesis.actors import access
-from paragenesis.actors.folders import claim_folder
 from paragenesis.engine.executor import describe
+from paragenesis.engine.folders import claim_folder
 from paragenesis.errors import ExecutionError, InputError
 
 START_ATTEMPTS = 3  # Ray gives a node 30 s to start, hard-coded; a busy machine can need more
@@ -32,14 +32,16 @@ def connect(address: str, *, trust_network: bool = False) -> Callable[[], None]:
 
     Args:
         address: "local" for a private cluster on this machine; "auto" or "host:port" for a running one. If this
-            process is connected already, that cluster is used and left as it is.
-        trust_network: Join without asking for authentication: nobody else reaches the cluster.
+            process is connected already, that cluster is used, if it asks for a token, and left as it is.
+        trust_network: Join, or go on, without asking for authentication: nobody else reaches the cluster.
 
     Raises:
         InputError: The cluster, or this side of it, is not authenticated, and the network is not trusted.
         ExecutionError: No cluster could be started or reached.
     """
     if ray.is_initialized():
+        if not trust_network:
+            access.check_used(ray.get_runtime_context().gcs_address)
         return lambda: None
     if address == "local":
         return _start_local(trust_network=trust_network)
@@ -77,7 +79,7 @@ def _start_local(*, trust_network: bool) -> Callable[[], None]:
                     access.turn_on()
                 ray.init(
                     address="local",
-                    _temp_dir=str(folder),
+                    _temp_dir=str(folder / "ray"),  # not the folder itself: Ray opens its own to everybody
                     num_cpus=(os.cpu_count() or 1) + 1,  # one more than there are, for the light stages
                     object_store_memory=LOCAL_OBJECT_STORE_BYTES,
                     include_dashboard=False,

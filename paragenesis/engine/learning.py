@@ -13,7 +13,6 @@ there with the round's context to every worker. No file system needs to be share
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from pydantic import Field
 
 from paragenesis.crystals import Crystals, FloatArray
 from paragenesis.engine.executor import Outcome
+from paragenesis.engine.folders import claim_folder
 from paragenesis.engine.generators.contract import Generator, LearningGenerator
 from paragenesis.engine.ledger.disk import replace_bytes
 from paragenesis.engine.screening.novelty import Seen
@@ -241,8 +241,8 @@ class Taught:
 
     @cached_property
     def _folder(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="paragenesis-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        folder, remove = claim_folder(Path(tempfile.gettempdir()))
+        weakref.finalize(self, remove)
         return folder
 
 

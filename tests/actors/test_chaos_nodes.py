@@ -23,7 +23,7 @@ from ray._private import utils
 from ray.cluster_utils import Cluster
 
 from paragenesis.actors import access, cluster
-from paragenesis.actors.folders import claim_folder
+from paragenesis.engine.folders import claim_folder
 from paragenesis.engine.ledger import digest, verify_ledger
 from paragenesis.engine.spec import CampaignSpec
 
@@ -73,7 +73,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     access.turn_on()
     folder, remove = claim_folder(cluster._short_temp())
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    made = Nodes(folder)
+    made = Nodes(folder / "ray")
     yield made
     made.close()
     remove()

@@ -127,6 +127,17 @@ def test_a_head_that_is_not_there_is_one_sentence(home: Path, monkeypatch: pytes
         access._answers("127.0.0.1:1", {})
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_that_the_program_uses_already_must_ask_for_a_token_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect("auto")()  # the tests' own asks for one, and was left as it is
+    assert ray.is_initialized()
+    monkeypatch.setattr(access, "_answers", lambda where, metadata: not metadata)
+    with pytest.raises(InputError, match=r"connected to the Ray cluster at .*, which obeys anyone.*--trust-network"):
+        connect("local")
+    connect("local", trust_network=True)
+
+
 # --- the token ---------------------------------------------------------------------------------------------------
 
 COMPARE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,24 @@ def test_weights_are_loaded_when_they_change_and_not_before(tmp_path: Path) -> N
     assert taught.get("g") is own
 
 
+def test_weights_that_a_killed_worker_left_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    weights = Weights.of(LearningRandomGenerator().learn(crystals(11), {}, out=tmp_path / "w", seed=0).read_bytes())
+    (tmp_path / "w").unlink()
+    left = tmp_path / "pg-left"
+    left.mkdir()
+    (left / "owner").touch()  # nobody locks it any more
+    (left / f"{weights.sha256}.safetensors").write_bytes(weights.data)
+    taught = Taught({"g": LearningRandomGenerator})
+    taught.get("g", weights)
+    [mine] = tmp_path.iterdir()
+    assert mine != left
+    del taught
+    assert list(tmp_path.iterdir()) == []
+
+
 def crystals(z: int) -> Crystals:
     return Crystals(
         ids=("a",), n_atoms=np.array([1]), numbers=np.array([z]), frac=np.zeros((1, 3)), lattices=np.eye(3)[None] * 3
@@ -179,14 +198,6 @@ def test_a_campaign_that_is_extended_learns_as_one_that_was_longer_from_the_star
     assert digest(extended) == digest(tmp_path / "long")
     outcomes = query(extended, "SELECT round, outcome FROM learning ORDER BY round")
     assert [o["round"] for o in outcomes] == [2, 3], "nothing is learnt after the last round"
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_ray_and_inline_learn_the_same(school: MakeSpec, whole: Path, tmp_path: Path) -> None:
-    run(school(resources={"generate": {"workers": 2}, "potentials": {"workers": 1}}), tmp_path / "ray", executor="ray")
-    assert query(tmp_path / "ray", "SELECT outcome FROM learning") == [{"outcome": "accepted"}]
-    assert digest(tmp_path / "ray") == digest(whole)
 
 
 class KilledWhileLearning(InlineExecutor):

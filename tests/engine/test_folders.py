@@ -1,4 +1,4 @@
-"""Folders of private clusters: kept while their owner lives, removed when it was killed."""
+"""Temporary folders: kept while their owner lives, removed when it was killed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from paragenesis.actors.folders import claim_folder
+from paragenesis.engine.folders import claim_folder
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from paragenesis.actors.folders import claim_folder
+from paragenesis.engine.folders import claim_folder
 folder, _ = claim_folder(Path(sys.argv[1]))
 folder.chmod(0o777)
 (folder / "session").mkdir()
@@ -42,13 +42,13 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(left: Path, tmp_
     (target / "owner").touch()
     (tmp_path / "pg-link").symlink_to(target)
     mine, remove_mine = claim_folder(tmp_path)
-    kept = {in_use.parent, mine.parent, target, tmp_path / "pg-unlocked", tmp_path / "pg-file", tmp_path / "pg-link"}
+    kept = {in_use, mine, target, tmp_path / "pg-unlocked", tmp_path / "pg-file", tmp_path / "pg-link"}
     assert set(tmp_path.iterdir()) == kept
     assert list(target.iterdir()) == [target / "owner"]
-    assert mine.parent.stat().st_mode & 0o777 == 0o700, "Ray opens its own folder to everybody"
+    assert mine.stat().st_mode & 0o777 == 0o700
     remove()
     remove_mine()
-    assert set(tmp_path.iterdir()) == kept - {in_use.parent, mine.parent}
+    assert set(tmp_path.iterdir()) == kept - {in_use, mine}
 
 
 def test_folders_of_other_users_are_left_alone(left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,4 @@
-"""Folders of private clusters: each is locked by the process that made it, as long as that lives.
-
-Ray opens its own folder to everybody, so that lies in one that is closed to all but the user.
+"""Temporary folders: each is closed to other users, and locked by the process that made it, as long as that lives.
 
 A killed process leaves its folder behind, but not its lock, which the kernel takes back. So whether a folder is still
 in use can be told without trusting process ids, which are used again and differ between containers that share a /tmp.
@@ -20,7 +18,7 @@ OWNER = "owner"  # the file in the folder that is locked
 
 
 def claim_folder(parent: Path) -> tuple[Path, Callable[[], None]]:
-    """A new folder for Ray, in one that belongs to this process while it lives, and what removes both.
+    """A new folder that belongs to this process while it lives, and what removes it.
 
     What killed processes of the same user left in `parent` is removed first.
     """
@@ -34,9 +32,7 @@ def claim_folder(parent: Path) -> tuple[Path, Callable[[], None]]:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
-    inside = folder / "ray"
-    inside.mkdir()
-    return inside, remove
+    return folder, remove
 
 
 def remove_stale(parent: Path) -> None:
