@@ -1,10 +1,10 @@
 """Recovery: a sound ledger from what is left of one.
 
 Closed rounds come from their exports, which are immutable and carry their hashes, or from the old file where an export
-is damaged. The open round comes from the old file. An earlier recovery that was ended half-way has left what it had put
-together, and that is looked at last. A round is taken only if its rows add up to what its commits wrote. What is lost
-is computed again, with the same ids, when the campaign goes on. Nothing is deleted: the old files go into a folder
-aside.
+is damaged. The open round comes from the old file, whose commits count as far as their chain holds. An earlier recovery
+that was ended half-way has left what it had put together, and that is looked at last. A round is taken only if its rows
+add up to what its commits wrote. What is lost is computed again, with the same ids, when the campaign goes on. Nothing
+is deleted: the old files go into a folder aside.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from paragenesis.engine.failpoints import reach
+from paragenesis.engine.ledger.chain import heads
 from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_digest, row_hashes, rows_of_rounds
 from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, leads_out, refusal
 from paragenesis.engine.ledger.export import check_place, export_folder, exported_rounds, manifest_problems
@@ -221,7 +222,7 @@ def _in_files(paths: Sequence[Path], problems: list[str]) -> _Left | None:
                 problems.append(f"{file} is no ledger that this Paragenesis can read")
                 return None
             migrate(connection)
-            return _Left(file, *_read(connection))
+            return _Left(file, *_read(connection, _chained(connection, file, problems)))
     except MemoryError:
         raise
     except (LedgerError, duckdb.Error, UnicodeDecodeError, pa.ArrowException) as error:
@@ -233,13 +234,26 @@ def _in_files(paths: Sequence[Path], problems: list[str]) -> _Left | None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def _read(connection: Any) -> tuple[Tables, dict[int, Tables]]:
-    """Everything in a ledger: tables of no round, and tables by round."""
+def _chained(connection: Any, file: Path, problems: list[str]) -> int:
+    """The number of the last commit as far as the chain holds; what comes after was changed, or put in."""
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    last = 0
+    try:
+        for head in heads(connection, meta):
+            last = head.seq
+    except LedgerError as error:
+        problems.append(f"{file}: {error}")
+    return last
+
+
+def _read(connection: Any, last: int) -> tuple[Tables, dict[int, Tables]]:
+    """Everything in a ledger: tables of no round, and tables by round, with the commits up to the last sound one."""
 
     def table(sql: str) -> pa.Table:
         return connection.sql(sql).to_arrow_table()
 
     sql = {name: f"SELECT *, round AS of_round FROM {name}" for name in ("rounds", "commits")}
+    sql["commits"] += f" WHERE seq <= {last}"
     sql |= {name: rows_of_rounds(name) for name in SCIENCE}
     whole = {name: table(text) for name, text in sql.items()}
     rounds = {

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 
+import duckdb
 import pytest
 
 from paragenesis.engine.ledger import Ledger, LedgerReader, digest, recover, verify_ledger
@@ -178,6 +179,19 @@ def test_the_open_round_is_kept_where_its_rows_add_up(killed):
     with Ledger.open(killed) as ledger:
         assert ledger.committed(3, "chunk") == {"r3/c0", "r3/c1"}
     assert (recovered.aside / "ledger.duckdb").is_file(), "nothing is deleted"
+
+
+@pytest.mark.parametrize(
+    "change", ["commit_key = 'r3/c9' WHERE commit_key = 'r3/c1'", "kind = 'decision' WHERE commit_key = 'r3/c0'"]
+)
+def test_the_open_round_is_taken_as_far_as_the_chain_holds(killed, change):
+    """The rows of a commit under another name would be there twice once it is made again."""
+    with duckdb.connect(str(killed / "ledger.duckdb")) as connection:
+        connection.execute(f"UPDATE commits SET {change}")
+    recovered = recover(killed)
+    assert (list(recovered.closed), recovered.commits) == ([1, 2], 0)
+    assert any("does not follow" in problem for problem in recovered.problems)
+    assert verify_ledger(killed) == []
 
 
 def _healed(directory):
