@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 
 from paragenesis.engine import failpoints
-from paragenesis.engine.campaign import Campaign, open_ledger
+from paragenesis.engine.campaign import Campaign
 from paragenesis.engine.executor import InlineExecutor
 from paragenesis.engine.ledger import Ledger, LedgerReader, digest, recover, verify_ledger
 from paragenesis.engine.ledger.schema import tables
 from paragenesis.engine.preflight import Kit, prepare
+from paragenesis.engine.resuming import open_ledger
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.engine.surrogate import ResidualSurrogate
 from paragenesis.errors import LedgerError

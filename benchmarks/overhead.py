@@ -26,11 +26,12 @@ from bench_clock import seconds_by_stage, timed_stage
 from bench_table import markdown, spread, versions
 
 from paragenesis.actors import RayExecutor
-from paragenesis.engine.campaign import Campaign, Progress, open_ledger
+from paragenesis.engine.campaign import Campaign, Progress
 from paragenesis.engine.executor import Executor, InlineExecutor
 from paragenesis.engine.ledger import Ledger
 from paragenesis.engine.preflight import Kit, prepare
 from paragenesis.engine.report import write_report
+from paragenesis.engine.resuming import open_ledger
 from paragenesis.engine.screening.novelty import Seen
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.engine.stages import ChunkTask, RoundContext

@@ -12,13 +12,14 @@ from typing import Literal
 
 import duckdb
 
-from paragenesis.engine.campaign import Campaign, Progress, ignore, open_ledger, rounds_done
+from paragenesis.engine.campaign import Campaign, Progress, ignore
 from paragenesis.engine.executor import Executor, InlineExecutor, threads
 from paragenesis.engine.interruption import stop_if_asked, stoppable
 from paragenesis.engine.ledger import commits_acknowledged
 from paragenesis.engine.ledger.database import disk_is_full, refusal
 from paragenesis.engine.preflight import Kit, prepare
 from paragenesis.engine.report import write_report
+from paragenesis.engine.resuming import open_ledger, rounds_done
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.errors import DiskFullError, InputError
 

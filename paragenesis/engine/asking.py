@@ -25,28 +25,33 @@ class Verification:
         values: The m objectives' values, shape `n x m`; NaN where there is none.
         noise: The oracle's own standard deviations of them, shape `n x m`; NaN where it does not say.
         errors: Why a crystal has no values, by index.
+        lost: The call was: its worker died, hung or ran out of memory, which says nothing about the crystals.
+        attempts: How often it was tried.
     """
 
     verified: Verified
     values: FloatArray
     noise: FloatArray
     errors: Mapping[int, str]
+    lost: bool = False
+    attempts: int = 1
 
     @classmethod
-    def failed(cls, crystals: Crystals, objectives: int, reason: str) -> Self:
+    def failed(cls, crystals: Crystals, objectives: int, reason: str, *, lost: bool = False) -> Self:
         """The answer that says of every crystal why there is none."""
         n = len(crystals)
         nothing = np.full((n, objectives), np.nan)
         verified = Verified(crystals=crystals, errors=dict.fromkeys(range(n), reason), cost_seconds=np.full(n, np.nan))
-        return cls(verified, nothing, nothing, verified.errors)
+        return cls(verified, nothing, nothing, verified.errors, lost)
 
     @classmethod
     def of(cls, outcome: Outcome, crystals: Crystals, objectives: int) -> Self:
         """The answer that came of asking; where the stage raised or was lost, one that says so of every crystal."""
-        if not outcome.ok:
-            return cls.failed(crystals, objectives, f"{outcome.stage}: {outcome.reason}")
         answer: Self = outcome.value
-        return answer
+        if not outcome.ok:
+            reason = f"{outcome.stage}: {outcome.reason}"
+            answer = cls.failed(crystals, objectives, reason, lost=bool(outcome.lost))
+        return replace(answer, attempts=outcome.attempts)
 
     def words(self, objectives: Sequence[str]) -> str:
         """What was said of the first crystal."""

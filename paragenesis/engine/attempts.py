@@ -17,6 +17,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
+from paragenesis.engine.verdict import Verdict
+
 if TYPE_CHECKING:
     from paragenesis.engine.executor import StageSpec
 
@@ -57,6 +59,11 @@ class Outcome:
             return self.error
         return f"lost: {self.error} ({self.attempts} attempt{'s' if self.attempts > 1 else ''})"
 
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the crystals of an item that ended so."""
+        return Verdict("failed", self.stage, self.reason, lost=bool(self.lost), attempts=self.attempts)
+
 
 @runtime_checkable
 class Divisible(Protocol):
@@ -66,8 +73,8 @@ class Divisible(Protocol):
         """Those of its crystals that are still alive, in two parts; in one or none if there are not two."""
         ...
 
-    def failed(self, stage: str, reason: str) -> Self:
-        """The item with all failed that are still alive."""
+    def failed(self, outcome: Outcome) -> Self:
+        """The item with all failed that are still alive, as the outcome says."""
         ...
 
     def joined(self, parts: Sequence[Self]) -> Self:
@@ -147,7 +154,7 @@ def _search(
     """
     halves = whole.halves()
     if len(halves) < 2:
-        guilty.append(whole.failed(spec.name, outcome.reason))
+        guilty.append(whole.failed(replace(outcome, stage=spec.name)))
         parts.append(guilty[-1])
         return
     for half in halves:

@@ -18,19 +18,17 @@ is done again with the same result.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from paragenesis.engine.asking import Verification
+from paragenesis.engine.answers import Answers
 from paragenesis.engine.decision import Decision, decide_round, measure_round
 from paragenesis.engine.executor import Executor, Outcome
-from paragenesis.engine.failures import FailedAnswers, Failures, check_answers
+from paragenesis.engine.failures import Failures
 from paragenesis.engine.learning import FOLDER, Grade, Learnt, Lesson, Weights
-from paragenesis.engine.ledger import Ledger, LedgerReader
+from paragenesis.engine.ledger import Ledger
 from paragenesis.engine.planning import lesson, next_shares, plan_round, planned, weights_in_use, yields
 from paragenesis.engine.preflight import Kit
 from paragenesis.engine.probing import probe_round
@@ -40,15 +38,13 @@ from paragenesis.engine.records import (
     learning_tables,
     plan_tables,
     unmade_tables,
-    verification_tables,
     yield_tables,
 )
 from paragenesis.engine.screening.novelty import Seen
 from paragenesis.engine.spec import CampaignSpec, as_old_as
 from paragenesis.engine.stages import GENERATE, Chunk, ChunkTask, RoundContext
 from paragenesis.engine.verdict import KEPT, Verdict
-from paragenesis.engine.verification import Asked, UnderWay, patience
-from paragenesis.errors import ExecutionError, InputError
+from paragenesis.errors import ExecutionError
 
 
 @dataclass(frozen=True)
@@ -74,57 +70,6 @@ def ignore(_: Progress) -> None:
     """Take no notice of progress."""
 
 
-def rounds_done(spec: CampaignSpec, directory: Path) -> int:
-    """How many rounds of this campaign a directory holds closed: 0 for one that is empty or absent.
-
-    Raises:
-        InputError: The directory holds a campaign with another specification; names the fields that changed.
-        LedgerError: The ledger is held by another process, or damaged.
-    """
-    if not Ledger.exists(directory):
-        return 0
-    Ledger.upgrade(directory)
-    with LedgerReader.open(directory) as ledger:
-        changed = spec.changed_from(json.loads(ledger.meta()["spec"]))
-        done = len(ledger.closed_rounds())
-    if changed:
-        raise InputError(
-            f"the campaign in '{directory}' was started with other settings: {', '.join(changed)} changed; "
-            "change them back to resume it, or give another --directory"
-        )
-    return done
-
-
-def open_ledger(kit: Kit, directory: Path) -> Ledger:
-    """The ledger of a campaign: a new one, or the one that is there.
-
-    Raises:
-        InputError: It was begun with other levels of theory: weights or versions that changed behind the same names.
-        LedgerError: The ledger is held by another process, or damaged.
-    """
-    if not Ledger.exists(directory):
-        return Ledger.create(directory, kit.meta)
-    ledger = Ledger.open(directory)
-    begun, now = _levels(ledger.meta()), _levels(kit.meta)
-    changed = [what for what in now if begun.get(what, now[what]) != now[what]]
-    if changed:
-        ledger.close()
-        words = "; ".join(f"{what} ({begun[what]} then, {now[what]} now)" for what in changed)
-        raise InputError(
-            f"the campaign in '{directory}' was begun with another level of theory: {words}; put the weights and "
-            "package versions of then back to resume it, or give another --directory"
-        )
-    return ledger
-
-
-def _levels(meta: Mapping[str, str]) -> dict[str, str]:
-    """The keys of the levels of theory that a campaign's parts have, by what they are for."""
-    members, probes = (json.loads(meta.get(key, "[]")) for key in ("members", "probes"))
-    found = {f"potential '{one['name']}'": one["level_key"] for one in members}
-    found |= {f"cheaper oracle {i} '{one['name']}'": one["level_key"] for i, one in enumerate(probes, start=1)}
-    return found | {"the oracle": json.loads(meta["oracle"])["level_key"]}
-
-
 class Campaign:
     """A campaign on its ledger."""
 
@@ -143,11 +88,7 @@ class Campaign:
         self.ledger = ledger
         self._executor = executor
         self._notify = notify
-        workers = kit.spec.resources.oracle
-        self._ask = kit.verify if workers is None else replace(kit.verify, host="oracle", resources=workers)
-        self._failed_answers = FailedAnswers(kit.spec.failures)
-        self._new_answers: dict[int, list[str]] = {}  # by round, since the start: why there is no value, or ""
-        self._under_way = UnderWay(ledger, executor, self._ask)
+        self._answers = Answers(kit, ledger, executor)
 
     @property
     def spec(self) -> CampaignSpec:
@@ -166,7 +107,7 @@ class Campaign:
                 if number not in closed:
                     self.run_round(number, last=number == last)
         finally:
-            self._under_way.close()
+            self._answers.close()
         said = f"finished: {len(self.ledger.closed_rounds())} rounds are closed"
         if left := self.ledger.status().get("pending"):
             said += f"; {left} verifications were not waited for, and are asked for again by more rounds"
@@ -180,22 +121,13 @@ class Campaign:
             last: It waits for the answers that earlier rounds did not wait for.
         """
         self.ledger.open_round(number, self._condition(number))
-        if self._outlasting:
-            self._under_way.send()  # after a resume; otherwise what is pending is under way
+        self._answers.send_pending()
         self._learn(number)
         self._fill(number)
         probe_round(self.ledger, self.kit, self._executor, number, partial(self._tell, number, "probe"))
         self._decide(number)
-        if self._outlasting:
-            self._verify_until(number, last)
-        else:
-            self._verify(number)
+        self._answers.verify(number, partial(self._tell, number, "verify"), last=last)
         self._close(number)
-
-    @property
-    def _outlasting(self) -> bool:
-        """Whether a verification may outlast its round."""
-        return self.spec.verification.close != "all"
 
     def _condition(self, number: int) -> str:
         """The round's condition as JSON; as it was opened, if that says the same in the words of an older version."""
@@ -267,7 +199,7 @@ class Campaign:
         outcomes = self._executor.stream(self.kit.stages, todo, context)
         for task, outcome in zip(todo, outcomes, strict=True):
             if outcome.stage == GENERATE and not outcome.ok:
-                verdicts = (Verdict("failed", GENERATE, outcome.reason),) * task.n
+                verdicts = (outcome.verdict,) * task.n
                 tables = unmade_tables(task, verdicts[0])
             else:
                 chunk = _unique(_result(outcome, task.key), known)
@@ -277,7 +209,7 @@ class Campaign:
             done += task.n
             said = f"{verdicts.count(KEPT)} of {len(verdicts)} kept" if outcome.ok else outcome.reason
             self._tell(number, "fill", done, total, f"{said} ({task.key})")
-            self._take_late(number)
+            self._answers.take_late(number)
 
     def _plan(self, number: int) -> list[ChunkTask]:
         """The round's chunks, as they were committed when the round began."""
@@ -302,105 +234,12 @@ class Campaign:
         """Commit what is verified this round, and why."""
         if self.ledger.committed(number, "selection"):
             return
-        self._take_late(number)
+        self._answers.take_late(number)
         self._tell(number, "decide", 0, self.spec.decision.q, "fitting the surrogate and choosing the batch")
         decision = decide_round(self.ledger, self.kit, number)
         tables = decision_tables(number, decision, [o.name for o in self.kit.objectives])
         self.ledger.commit(f"r{number:03d}/selection", number, "selection", tables)
         self._tell(number, "decide", len(decision.chosen), self.spec.decision.q, _said(decision))
-
-    # --- verify ----------------------------------------------------------------------------------------------------
-
-    def _verify(self, number: int) -> None:
-        """Commit the oracle's answer for every selected crystal, in the order of their ranks."""
-        ids = self._selected(number)
-        committed = self.ledger.committed(number, "verification")
-        todo = [i for i in ids if _verify_key(number, i) not in committed]
-        done = len(ids) - len(todo)
-        self._tell(number, "verify", done, len(ids), f"asking the oracle ({self.kit.level.key})")
-        crystals = self.ledger.crystals(
-            "candidate_id IN (SELECT candidate_id FROM selections WHERE round = ?)", (number,)
-        )
-        where = {candidate: i for i, candidate in enumerate(crystals.ids)}
-        items = [crystals[where[candidate]] for candidate in todo]
-        for candidate, outcome in zip(todo, self._executor.stream([self._ask], items, None), strict=True):
-            said = self._write(number, Asked(number, candidate), outcome)
-            done += 1
-            self._tell(number, "verify", done, len(ids), said)
-        self._check_answers(number)
-
-    def _verify_until(self, number: int, last: bool) -> None:
-        """Commit answers as they come, of this and of earlier rounds, until the round may close."""
-        if self.ledger.committed(number, "yield"):
-            return  # it has begun to close: what comes now belongs to the next round
-        began, ids = time.monotonic(), self._selected(number)
-        answered = self.ledger.query(
-            "SELECT s.candidate_id FROM selections s SEMI JOIN verifications USING (candidate_id) WHERE s.round = ?",
-            (number,),
-        ).num_rows
-        self._under_way.send()
-        self._tell(number, "verify", answered, len(ids), f"asking the oracle ({self.kit.level.key})")
-        wait: float | None = None
-        while True:
-            if wait != 0:  # in the end, what is there already is taken without waiting
-                wait = patience(
-                    self.spec.verification,
-                    chosen=len(ids),
-                    answered=answered,
-                    under_way=len(self._under_way),
-                    seconds=time.monotonic() - began,
-                    last=last,
-                )
-            taken = self._under_way.take(wait)
-            if taken is not None:
-                said = self._write(number, *taken)
-                answered += taken[0].round == number
-                self._tell(number, "verify", answered, len(ids), said)
-            elif wait == 0:
-                break
-        self._check_answers(number)
-        if len(self._under_way):
-            self._tell(number, "verify", answered, len(ids), f"{len(self._under_way)} verifications are pending")
-
-    def _check_answers(self, number: int) -> None:
-        """Stop where nearly nothing of a round could be verified.
-
-        Raises:
-            ExecutionError: So.
-        """
-        sql = (
-            "SELECT coalesce(any_value(v.error), '') AS error FROM verifications v JOIN selections s "
-            "USING (candidate_id) WHERE s.round = ? GROUP BY v.candidate_id"
-        )
-        errors = self.ledger.query(sql, (number,)).column("error").to_pylist()
-        check_answers(self.spec.failures, errors, self._new_answers.pop(number, []), f"the oracle in round {number}")
-
-    def _take_late(self, number: int) -> None:
-        """Commit the answers to earlier rounds that are there by now; the decision to come knows of them."""
-        while (taken := self._under_way.take(0)) is not None:
-            said = self._write(number, *taken, before_decision=True)
-            self.ledger.report_activity(f"round {number}, a late answer to round {taken[0].round}: {said}")
-
-    def _selected(self, number: int) -> list[str]:
-        """Ids of a round's batch, best first."""
-        selected = self.ledger.query("SELECT candidate_id FROM selections WHERE round = ? ORDER BY rank", (number,))
-        ids: list[str] = selected.column("candidate_id").to_pylist()
-        return ids
-
-    def _write(self, number: int, asked: Asked, outcome: Outcome, *, before_decision: bool = False) -> str:
-        """Commit an answer in the round in which it came; the answer in words.
-
-        Raises:
-            ExecutionError: Too many verifications failed.
-        """
-        names = [o.name for o in self.kit.objectives]
-        crystal = self.ledger.crystals("candidate_id = ?", (asked.candidate,))
-        answer = Verification.of(outcome, crystal, len(names))
-        self._failed_answers.add(answer.errors.get(0, ""))
-        self._new_answers.setdefault(asked.round, []).append(answer.errors.get(0, ""))
-        tables = verification_tables(number, answer, self.kit.level, names, before_decision=before_decision)
-        self.ledger.commit(_verify_key(asked.round, asked.candidate), number, "verification", tables)
-        return answer.words(names)
 
     # --- close -----------------------------------------------------------------------------------------------------
 
@@ -448,10 +287,6 @@ def _result(outcome: Outcome, what: str) -> Any:
             f"stage '{outcome.stage}' failed on {what}: {outcome.reason}; run the campaign again to resume it"
         )
     return outcome.value
-
-
-def _verify_key(number: int, candidate: str) -> str:
-    return f"r{number:03d}/verify/{candidate}"
 
 
 def _said(decision: Decision) -> str:

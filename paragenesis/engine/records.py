@@ -18,7 +18,7 @@ from paragenesis.engine.learning import Grade, Lesson, Trial
 from paragenesis.engine.ledger import rows, structure_columns
 from paragenesis.engine.level import Level
 from paragenesis.engine.stages import Chunk, ChunkTask
-from paragenesis.engine.verdict import Verdict
+from paragenesis.engine.verdict import Verdict, fault
 
 Tables = dict[str, pa.Table]
 
@@ -83,8 +83,8 @@ def chunk_tables(chunk: Chunk) -> Tables:
 def unmade_tables(task: ChunkTask, verdict: Verdict) -> Tables:
     """Rows of `candidates` for a chunk that its generator could not make: no structures."""
     columns = {"round": task.round, "generator": task.generator, "chunk": task.index}
-    failed = {"verdict": verdict.status, "stage": verdict.stage, "reason": verdict.reason}
-    return {"candidates": rows("candidates", candidate_id=task.candidate_ids(task.n), **columns, **failed)}
+    ids = task.candidate_ids(task.n)
+    return {"candidates": rows("candidates", candidate_id=ids, **columns, **_verdicts([verdict] * task.n))}
 
 
 def decision_tables(round_: int, decision: Decision, objectives: Sequence[str]) -> Tables:
@@ -211,6 +211,8 @@ def _answer(round_: int, answer: Verification, level: Level, objectives: Sequenc
         "value": np.concatenate([answer.values[good].reshape(-1), nothing]),
         "noise": np.concatenate([answer.noise[good].reshape(-1), nothing]),
         "error": [None] * (len(good) * m) + [errors[i] for i in bad],
+        "fault": [None] * (len(good) * m) + [fault(answer.lost)] * len(bad),
+        "attempts": [None] * (len(good) * m) + [answer.attempts] * len(bad),
         "cost_seconds": np.concatenate([np.repeat(cost[good], m), cost[bad]]),
     }
 
@@ -250,14 +252,27 @@ def _candidates(chunk: Chunk) -> pa.Table:
         space_group=chunk.space_groups,
         n_atoms=crystals.n_atoms,
         key=list(chunk.keys),
-        verdict=[v.status for v in chunk.verdicts],
-        stage=[v.stage or None for v in chunk.verdicts],
-        reason=[v.reason or None for v in chunk.verdicts],
+        **_verdicts(chunk.verdicts),
         **structure_columns(_final_geometry(chunk, row)),
         **structure_columns(crystals, prefix="initial_"),
         converged=[_at(chunk, "converged", r) for r in row],
         steps=[_at(chunk, "steps", r) for r in row],
     )
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
+    """The columns that say what became of crystals."""
+    return {
+        "verdict": [v.status for v in verdicts],
+        "stage": [v.stage or None for v in verdicts],
+        "reason": [v.reason or None for v in verdicts],
+        **_faults(verdicts),
+    }
+
+
+def _faults(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
+    """Of those that failed, whose fault it was, and in how many calls."""
+    return {"fault": [v.fault for v in verdicts], "attempts": [v.attempts if v.fault else None for v in verdicts]}
 
 
 def _at(chunk: Chunk, name: str, row: int) -> Any:

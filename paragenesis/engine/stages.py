@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from paragenesis.crystals import Crystals, IntArray, Relaxed
+from paragenesis.engine.attempts import Outcome
 from paragenesis.engine.estimates import estimate_all
 from paragenesis.engine.generators.condition import Condition, PropertyRange
 from paragenesis.engine.generators.contract import Generator
@@ -142,9 +143,9 @@ class Chunk:
         middle = (len(alive) + 1) // 2
         return [self.part(which) for which in (alive[:middle], alive[middle:]) if which]
 
-    def failed(self, stage: str, reason: str) -> Chunk:
-        """The chunk with all crystals failed that are still alive."""
-        return self.ruled({i: Verdict("failed", stage, reason) for i in self.alive})
+    def failed(self, outcome: Outcome) -> Chunk:
+        """The chunk with all crystals failed that are still alive, as the outcome says."""
+        return self.ruled(dict.fromkeys(self.alive, outcome.verdict))
 
     def joined(self, parts: Sequence[Chunk]) -> Chunk:
         """The chunk with what became of some of its crystals, each in its place."""

@@ -8,6 +8,7 @@ from typing import Literal
 from paragenesis.errors import InputError
 
 Status = Literal["kept", "rejected", "failed"]
+Fault = Literal["scientific", "infrastructure"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,15 @@ class Verdict:
         stage: The stage that decided; empty for kept crystals.
         reason: Why, in words with numbers, beginning with its cause: "volume: 3.1 A^3/atom is outside 4 to 150";
             empty for kept crystals.
+        lost: Of one that failed: its worker died, hung or ran out of memory, which says nothing about the crystal.
+        attempts: Of one that failed: how many calls of the stage it took part in.
     """
 
     status: Status
     stage: str = ""
     reason: str = ""
+    lost: bool = False
+    attempts: int = 1
 
     def __post_init__(self) -> None:
         """Check that exactly the crystals that are not kept have a stage and a reason."""
@@ -39,6 +44,16 @@ class Verdict:
     def cause(self) -> str:
         """The first word of the reason ("volume", "overlap", ...), to count verdicts by; empty for kept crystals."""
         return self.reason.split(":", 1)[0]
+
+    @property
+    def fault(self) -> Fault | None:
+        """What failed, the science or the infrastructure; None for a crystal that did not fail."""
+        return fault(self.lost) if self.status == "failed" else None
+
+
+def fault(lost: bool) -> Fault:
+    """What failed, if something did."""
+    return "infrastructure" if lost else "scientific"
 
 
 KEPT = Verdict("kept")

@@ -15,6 +15,7 @@ import torch
 from ray import cloudpickle
 
 from paragenesis.actors import RayExecutor
+from paragenesis.engine.attempts import Outcome
 from paragenesis.engine.executor import InlineExecutor, Resources, StageSpec
 from paragenesis.errors import ExecutionError
 
@@ -40,8 +41,9 @@ class Batch:
         middle = (len(alive) + 1) // 2
         return [Batch.of(*half) for half in (alive[:middle], alive[middle:]) if half]
 
-    def failed(self, stage: str, reason: str) -> Batch:
-        return Batch(tuple((word, fate or f"{stage}: {reason}") for word, fate in self.fates))
+    def failed(self, outcome: Outcome) -> Batch:
+        said = f"{outcome.stage}: {outcome.reason}"
+        return Batch(tuple((word, fate or said) for word, fate in self.fates))
 
     def joined(self, parts: Sequence[Batch]) -> Batch:
         new = {word: fate for part in parts for word, fate in part.fates}

@@ -79,6 +79,7 @@ def data() -> TrainingSet:
     return TrainingSet(salt, {}, "digest", ("memory",), "")
 
 
+@pytest.mark.slow
 def test_two_workers_learn_as_one(job: TrainingJob, tmp_path: Path) -> None:
     said: list[EpochDone] = []
     path = train_with_ray(job, data(), 2, said.append)

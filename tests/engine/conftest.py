@@ -19,6 +19,11 @@ from paragenesis.testing import lennard_jones_potential
 
 # what each migration added, by version
 _ADDED = {
+    8: tuple(
+        f"ALTER TABLE {table} DROP COLUMN {column}"
+        for table in ("candidates", "verifications", "probe_answers")
+        for column in ("fault", "attempts")
+    ),
     2: ("DROP TABLE chunks", "DROP TABLE yields", "DROP TABLE learning"),
     3: ("ALTER TABLE verifications DROP COLUMN before_decision",),
     4: ("ALTER TABLE selections DROP COLUMN most_like", "ALTER TABLE selections DROP COLUMN similarity"),

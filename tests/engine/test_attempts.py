@@ -29,8 +29,9 @@ class Bag:
         middle = (len(alive) + 1) // 2
         return [Bag(tuple(half)) for half in (alive[:middle], alive[middle:]) if half]
 
-    def failed(self, stage: str, reason: str) -> Bag:
-        return Bag(tuple((number, fate or f"{stage}: {reason}") for number, fate in self.fates))
+    def failed(self, outcome: Outcome) -> Bag:
+        said = f"{outcome.stage}: {outcome.reason}"
+        return Bag(tuple((number, fate or said) for number, fate in self.fates))
 
     def joined(self, parts: Sequence[Bag]) -> Bag:
         new = {number: fate for part in parts for number, fate in part.fates}
@@ -129,7 +130,11 @@ def test_bad_luck_leaves_no_trace() -> None:
 
 def test_what_works_in_parts_only_is_put_together() -> None:
     def answer(item: Bag) -> Outcome:
-        return lost("died") if len(item.alive()) > 2 else Outcome(value=item.failed("relax", str(item.alive())))
+        return (
+            lost("died")
+            if len(item.alive()) > 2
+            else Outcome(value=item.failed(Outcome(stage="relax", error=str(item.alive()))))
+        )
 
     outcome, _ = drive(bag(4), answer)
     assert [fate for _, fate in outcome.value.fates] == ["relax: [0, 1]"] * 2 + ["relax: [2, 3]"] * 2
@@ -143,7 +148,7 @@ class Picky:
             raise MemoryError("too many")
         if 3 in item.alive():
             raise ValueError("three")
-        return item.failed("marked", "by the stage")
+        return item.failed(Outcome(stage="marked", error="by the stage"))
 
 
 def test_in_process_a_stage_that_raises_or_runs_out_of_memory_harms_only_the_guilty() -> None:

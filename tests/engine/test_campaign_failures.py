@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paragenesis.engine.executor import InlineExecutor, Outcome
-from paragenesis.engine.ledger import LedgerReader, digest, verify_ledger
+from paragenesis.engine.ledger import LedgerReader, digest, read_status, verify_ledger
 from paragenesis.engine.spec import CampaignSpec
 from paragenesis.errors import ExecutionError, InputError
 from paragenesis.launch import run
@@ -148,7 +148,7 @@ def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_machinery(
         directory = plugins(hungry=hungry)
         return tiny(rounds=1, directory=directory, objectives=("mine.py:hungry", "formation_energy", "density"))
 
-    sql = "SELECT candidate_id, verdict, stage, reason FROM candidates ORDER BY candidate_id"
+    sql = "SELECT candidate_id, verdict, stage, reason, fault, attempts FROM candidates ORDER BY candidate_id"
     run(spec(), tmp_path / "clean", executor="inline")
     clean = query(tmp_path / "clean", sql)
     kept = [row["candidate_id"] for row in clean if row["verdict"] == "kept"]
@@ -157,6 +157,11 @@ def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_machinery(
     guilty = found.pop(kept[0])
     assert (guilty["verdict"], guilty["stage"]) == ("failed", "assess")
     assert guilty["reason"].startswith("lost: MemoryError: no room (")
+    assert (guilty["fault"], f"({guilty['attempts']} attempts)" in guilty["reason"]) == ("infrastructure", True)
+    assert read_status(tmp_path / "c")["lost_to_infrastructure"] == 1
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "failed, 1 of them by a fault of the infrastructure" in page
+    assert '"name":"infrastructure failed"' in page
     assert list(found.values()) == [row for row in clean if row["candidate_id"] != kept[0]]
 
 
@@ -307,6 +312,10 @@ def test_objectives_and_oracles_that_kill_hang_and_lie_fail_only_their_crystals(
     for candidate, how in hows.items():
         if candidate in reasons:
             assert said.get(how, "has shape (2,)") in reasons[candidate]
+    faults = {hows.get(row["candidate_id"]): row["fault"] for row in asked if row["error"]}
+    for how, fault in faults.items():
+        assert fault == ("infrastructure" if how in ("kill", "hang") else "scientific")
+    assert {row["attempts"] for row in asked} == {None, 1}
     assert {c for c, reason in reasons.items() if not reason} == reasons.keys() - hows.keys()
     assert {hows.get(candidate) for candidate in reasons} >= {"kill", "hang"}, "the test asks about these"
     assert query(tmp_path / "c", "SELECT state FROM rounds") == [{"state": "closed"}]

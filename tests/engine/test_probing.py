@@ -110,11 +110,19 @@ def test_a_cheaper_oracle_tells_what_the_dear_one_will_say(probing: MakeSpec, tm
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_ray_makes_the_same_ledger(probing: MakeSpec, tmp_path: Path) -> None:
-    run(probing(5.0), tmp_path / "inline", executor="inline")
-    workers = {"potentials": {"workers": 1}, "oracle": {"workers": 1}}  # whose answers come in any order
-    spec = probing(5.0, verification={"close": {"fraction": 1.0}}, resources=workers)
+def test_ray_and_inline_write_the_same_ledger_of_a_campaign_that_learns_and_probes(
+    probing: MakeSpec, tmp_path: Path
+) -> None:
+    parts = {
+        "generators": [{"use": "paragenesis.testing:LearningRandomGenerator", "n": 16, "chunk": 4}],
+        "learn": {"generator": True, "max_hull_distance": 50.0, "min_crystals": 2, "trial": 24, "tolerance": 3.0},
+    }
+    run(probing(5.0, **parts), tmp_path / "inline", executor="inline")
+    workers = {"potentials": {"workers": 2}}
+    spec = probing(5.0, **parts, verification={"close": {"fraction": 1.0}}, resources=workers)  # answers in any order
     run(spec, tmp_path / "ray", executor="ray")
+    for sql in ("SELECT outcome FROM learning", "SELECT DISTINCT status FROM probe_answers"):
+        assert query(tmp_path / "ray", sql) in ([{"outcome": "accepted"}], [{"status": "verified"}])
     assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from paragenesis.crystals import Crystals, IntArray, Relaxed
 from paragenesis.engine.asking import Verification, Verify
+from paragenesis.engine.attempts import Outcome
 from paragenesis.engine.estimates import estimate_all, isolate
 from paragenesis.engine.executor import InlineExecutor
 from paragenesis.engine.generators.condition import Condition
@@ -296,7 +298,7 @@ def test_a_chunk_is_whole_again_however_it_was_split(cuts: list[bool]) -> None:
 def test_who_failed_alone_stays_in_its_place_without_an_estimate() -> None:
     chunk = replace(judged_chunk(), estimates={})
     first, second = chunk.halves()
-    guilty = first.part([1]).failed("assess", "ValueError: no")
+    guilty = first.part([1]).failed(Outcome(stage="assess", error="ValueError: no"))
     good = replace(second, estimates={"density": Estimate(np.array([7.0, 8.0]), np.zeros(2))})
     joined = chunk.joined([guilty, good])
     assert joined.verdicts[2] == Verdict("failed", "assess", "ValueError: no")
@@ -330,7 +332,9 @@ def test_each_stage_goes_on_without_the_crystal_it_cannot_bear(where: str, route
     poison = ids[len(ids) // 2]
     found = route(where, poison)
     at = clean.crystals.ids.index(poison)
-    assert found.verdicts[at] == Verdict("failed", where, "RuntimeError: poison")
+    attempts = found.verdicts[at].attempts
+    assert found.verdicts[at] == Verdict("failed", where, "RuntimeError: poison", attempts=attempts)
+    assert 2 <= attempts <= 1 + math.ceil(math.log2(len(clean.crystals))), "with all, then with half of them, ..."
     assert len(ids) > 2
     assert set(clean.alive) - {at} <= set(found.alive), "where it is gone, a twin of it may stay"
     row = {c: i for i, c in enumerate(found.relaxed.crystals.ids)}

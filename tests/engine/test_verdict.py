@@ -11,6 +11,13 @@ def test_the_cause_is_the_first_word_of_the_reason() -> None:
     assert KEPT.cause == ""
 
 
+def test_a_failure_is_one_of_the_science_or_of_the_infrastructure() -> None:
+    assert KEPT.fault is None
+    assert Verdict("rejected", "screen", "overlap: 0.1").fault is None
+    assert Verdict("failed", "relax", "ValueError: no").fault == "scientific"
+    assert Verdict("failed", "relax", "lost: its worker died (3 attempts)", lost=True).fault == "infrastructure"
+
+
 @pytest.mark.parametrize(
     ("status", "stage", "reason"),
     [("kept", "screen", ""), ("kept", "", "why"), ("rejected", "", "why"), ("failed", "relax", ""), ("lost", "a", "b")],

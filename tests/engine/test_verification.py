@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import pytest
 
-from paragenesis.engine import campaign
+from paragenesis.engine import answers as taking
+from paragenesis.engine.campaign import Progress
 from paragenesis.engine.executor import InlineExecutor, OneByOne, Outcome
 from paragenesis.engine.ledger import LedgerReader, digest, read_status, verify_ledger
 from paragenesis.engine.preflight import Kit, prepare
@@ -113,7 +114,7 @@ def test_a_late_failure_is_written_and_the_last_round_collects_what_no_decision_
     executor = Scripted()
     seen: list[str] = []
 
-    def listen(step: campaign.Progress) -> None:
+    def listen(step: Progress) -> None:
         if "pending" in step.text:  # round 1 closes: what it did not wait for will fail
             seen.append(step.text)
             [executor.melts] = executor.under_way
@@ -144,7 +145,7 @@ def test_rounds_close_by_the_clock_and_what_was_left_is_collected_when_the_campa
     rule = {"close": {"seconds": 60}, "collect_seconds": 1.5e6}
     executor = Scripted()
     with monkeypatch.context() as patch:
-        patch.setattr(campaign, "time", SimpleNamespace(monotonic=lambda: executor.clock))
+        patch.setattr(taking, "time", SimpleNamespace(monotonic=lambda: executor.clock))
         run(tiny(verification=rule), tmp_path, executor=executor)
     assert [(chosen, rank, came) for chosen, rank, came, *_ in answers(tmp_path)] == [(1, 3, 1), (2, 2, 2), (2, 3, 2)]
     assert read_status(tmp_path)["pending"] == 3

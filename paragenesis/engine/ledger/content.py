@@ -29,9 +29,9 @@ OF_CANDIDATES = (
 )
 OF_GENERATORS = ("chunks", "yields", "learning")  # their rows belong to a round and a generator, not to a candidate
 SCIENCE = (*OF_CANDIDATES, *OF_GENERATORS)
-_VOLATILE = frozenset({"cost_seconds", "note", "error"})  # may differ between two runs of the same science
+_VOLATILE = frozenset({"cost_seconds", "note", "error", "attempts"})  # may differ between two runs of the same science
 # added by a migration: empty, it adds nothing to the sums of older rows
-_YOUNG = frozenset({"before_decision", "most_like", "similarity", "noise", "half_widths"})
+_YOUNG = frozenset({"before_decision", "most_like", "similarity", "noise", "half_widths", "fault"})
 _BITS = 128
 
 

@@ -98,6 +98,14 @@ CREATE TABLE probe_answers (
 _RECALIBRATION = "ALTER TABLE predictions ADD COLUMN half_widths DOUBLE[]"
 
 
+# of what failed: "scientific" (the crystal, the objective, the oracle, the generator) or "infrastructure" (a worker
+# that died, hung or ran out of memory), and in how many calls
+_FAULTS = "".join(
+    f"ALTER TABLE {table} ADD COLUMN fault TEXT; ALTER TABLE {table} ADD COLUMN attempts INT;"
+    for table in ("candidates", "verifications", "probe_answers")
+)
+
+
 def first_tables(connection: Any) -> None:
     """The tables of the first release."""
     connection.execute(_FIRST_TABLES)
@@ -142,6 +150,11 @@ def recalibration(connection: Any) -> None:
     connection.execute(_RECALIBRATION)
 
 
+def faults(connection: Any) -> None:
+    """Failures of the science and of the infrastructure are different states."""
+    connection.execute(_FAULTS)
+
+
 # version = position + 1; never edit, only append
 MIGRATIONS: tuple[Callable[[Any], None], ...] = (
     first_tables,
@@ -151,6 +164,7 @@ MIGRATIONS: tuple[Callable[[Any], None], ...] = (
     noise_and_probes,
     chained_commits,
     recalibration,
+    faults,
 )
 CHAINED = MIGRATIONS.index(chained_commits) + 1  # the first version whose commits are chained
 

@@ -22,7 +22,9 @@ def counts(connection: Any) -> dict[str, Any]:
         "(SELECT count(*) FROM selections), "
         "(SELECT count(DISTINCT candidate_id) FROM verifications WHERE status = 'verified'), "
         "(SELECT max(committed_at) FROM commits), "
-        "(SELECT count(*) FROM selections ANTI JOIN verifications USING (candidate_id))"
+        "(SELECT count(*) FROM selections ANTI JOIN verifications USING (candidate_id)), "
+        "(SELECT count(*) FROM candidates WHERE fault = 'infrastructure') + "
+        "(SELECT count(*) FROM verifications WHERE fault = 'infrastructure')"
     ).fetchall()[0]
     verdicts = dict(connection.execute("SELECT verdict, count(*) FROM candidates GROUP BY verdict").fetchall())
     return {
@@ -33,6 +35,7 @@ def counts(connection: Any) -> dict[str, Any]:
         "selected": one[2],
         "verified": one[3],
         "pending": one[5],
+        "lost_to_infrastructure": one[6],
         "last_commit": f"{one[4].isoformat()}Z" if one[4] else None,
     }
 

@@ -45,6 +45,14 @@ _RULES: list[tuple[str, str]] = [
         "rejected or failed without a stage or a reason",
         "FROM candidates WHERE verdict <> 'kept' AND (coalesce(stage, '') = '' OR coalesce(reason, '') = '')",
     ),
+    *(
+        (
+            f"in '{table}' with a fault or attempts although it did not fail, or failed with a fault of no known kind",
+            f"FROM {table} WHERE ({state} <> 'failed' AND (fault IS NOT NULL OR attempts IS NOT NULL)) "
+            "OR fault NOT IN ('scientific', 'infrastructure') OR attempts < 1",
+        )
+        for table, state in (("candidates", "verdict"), ("verifications", "status"), ("probe_answers", "status"))
+    ),
     ("kept, but has no structure", "FROM candidates WHERE verdict = 'kept' AND numbers IS NULL"),
     (
         "stored with numbers, coordinates and lattice of lengths that do not agree",

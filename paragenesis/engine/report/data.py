@@ -48,8 +48,8 @@ _ROUNDS = """
     FROM rounds LEFT JOIN made USING (round) LEFT JOIN chosen USING (round) LEFT JOIN checked USING (round)
     ORDER BY round"""
 _LOSSES = """
-    SELECT verdict, coalesce(stage, '') AS stage, left(trim(split_part(coalesce(reason, ''), ':', 1)), 60) AS word,
-           count(*) AS count, min(reason) AS example
+    SELECT CASE WHEN fault = 'infrastructure' THEN 'lost' ELSE verdict END AS fate, coalesce(stage, '') AS stage,
+           left(trim(split_part(coalesce(reason, ''), ':', 1)), 60) AS word, count(*) AS count, min(reason) AS example
     FROM candidates WHERE verdict <> 'kept' GROUP BY 1, 2, 3 ORDER BY count DESC, 1, 2, 3"""
 _TRIAGE = """
     SELECT reason, count(DISTINCT candidate_id) AS count, min(detail) AS example,
@@ -136,9 +136,12 @@ class Round:
 
 @dataclass(frozen=True)
 class Loss:
-    """How many crystals a stage rejected (or failed on) for one reason; `word` is the reason before its colon."""
+    """How many crystals left at a stage for one reason; `word` is the reason before its colon.
 
-    verdict: str
+    The fate is "rejected", "failed", or, where not the crystal failed but the infrastructure, "lost".
+    """
+
+    fate: str
     stage: str
     word: str
     count: int

@@ -18,6 +18,7 @@ from paragenesis.engine.report.panels import (
     INK,
     MUTED,
     ORANGE,
+    PURPLE,
     RED,
     SKY,
     Panel,
@@ -60,10 +61,12 @@ def funnel(campaign: Campaign) -> Panel:
         autorange="reversed", showline=False, ticks="", tickfont_size=13, tickfont_color=INK, ticklabelstandoff=6
     )
     rejected, failed = campaign.total("rejected"), campaign.total("failed")
+    lost = sum(loss.count for loss in campaign.losses if loss.fate == "lost")
+    of_these = f", {lost:,} of them by a fault of the infrastructure" if lost else ""
     return Panel(
         "funnel",
-        f"From {count_of(made, 'generated crystal')} to the hits; {rejected:,} were rejected and {failed:,} failed. "
-        "Passed triage: kept and never turned down by triage, or selected later all the same.",
+        f"From {count_of(made, 'generated crystal')} to the hits; {rejected:,} were rejected and {failed:,} failed"
+        f"{of_these}. Passed triage: kept and never turned down by triage, or selected later all the same.",
         chart,
     )
 
@@ -76,12 +79,13 @@ def rejections(campaign: Campaign) -> Panel:
     shown = losses[:_MOST_REASONS]
     names = [text(shorter(f"{loss.stage}: {loss.word or 'no reason given'}")) for loss in shown]
     bars = []
-    for verdict, colour in (("rejected", ORANGE), ("failed", RED)):
-        which = [i for i, loss in enumerate(shown) if loss.verdict == verdict]
+    fates = {"rejected": ("rejected", ORANGE), "failed": ("failed", RED), "lost": ("infrastructure failed", PURPLE)}
+    for fate, (name, colour) in fates.items():
+        which = [i for i, loss in enumerate(shown) if loss.fate == fate]
         if which:
             bars.append(
                 go.Bar(
-                    x=[shown[i].count for i in which], y=which, orientation="h", name=verdict, marker_color=colour,
+                    x=[shown[i].count for i in which], y=which, orientation="h", name=name, marker_color=colour,
                     text=[f"{shown[i].count:,}" for i in which], textposition="outside", cliponaxis=False, width=0.7,
                     customdata=[text(shorter(shown[i].example or "", 110)) for i in which],
                     hovertemplate="%{x:,} crystals, for example:<br>%{customdata}<extra></extra>",
