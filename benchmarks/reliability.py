@@ -48,9 +48,10 @@ import bench_suite
 import numpy as np
 from bench_table import markdown, spread, versions
 
-from paragenesis.engine import campaign as loop
+from paragenesis.engine.campaign import Campaign
 from paragenesis.engine.executor import InlineExecutor
 from paragenesis.engine.ledger import Ledger, LedgerReader, chain, digest, disk, rows, verify_ledger
+from paragenesis.engine.resuming import open_ledger
 
 Options = argparse.Namespace
 
@@ -263,9 +264,9 @@ def _share_of_campaign(directory: Path) -> float:
         spent += time.perf_counter() - started
 
     kit = faults.tiny_kit()
-    with _changed(chain.Head, "write", timed), closing(loop.open_ledger(kit, directory)) as ledger:
+    with _changed(chain.Head, "write", timed), closing(open_ledger(kit, directory)) as ledger:
         started = time.perf_counter()
-        loop.Campaign(kit, ledger, InlineExecutor()).run()
+        Campaign(kit, ledger, InlineExecutor()).run()
         return spent / (time.perf_counter() - started)
 
 

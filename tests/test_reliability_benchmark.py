@@ -7,6 +7,7 @@ import multiprocessing
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,17 @@ def test_a_crash_loses_and_doubles_nothing(script: Script, table: Tables) -> Non
     tried, of, total = steps.split()
     assert (of, int(tried)) == ("of", (int(total) + 239) // 240)
     assert (same, lost, doubled) == (f"{tried}/{tried}", "0", "0")
+
+
+def test_the_head_takes_a_share_of_a_campaign(
+    script: Script, table: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = script("reliability")
+    monkeypatch.setattr(benchmark, "_commits_per_second", partial(benchmark._commits_per_second, n=3))
+    benchmark.main(["--task", "cost", "--seeds", "1", "--out", str(tmp_path / "out.json")])
+    assert table()["as it is"][1] == "1.00"
+    [share] = json.loads((tmp_path / "out.json").read_text())["share"]
+    assert 0 < share < 1
 
 
 def test_commits_that_are_gone_or_new_twice_are_counted(script: Script, tmp_path: Path) -> None:

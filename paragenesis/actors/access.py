@@ -117,9 +117,16 @@ def check_used(where: str) -> None:
 
     Raises:
         InputError: It does not.
-        ExecutionError: It is gone.
+        ExecutionError: It cannot be asked.
     """
-    if _answers(where, {}):
+    try:
+        open_to_all = _answers(where, {})
+    except ExecutionError as error:
+        raise ExecutionError(
+            f"this program is connected to a Ray cluster whose head at {where} cannot be asked for authentication "
+            f"({error}); run it where the head can be reached, {TRUST}"
+        ) from error
+    if open_to_all:
         raise InputError(
             f"this program is connected to the Ray cluster at {where}, which obeys anyone: it answered without a "
             f"token; start it with {MODE}=token in the environment, {TRUST}"

@@ -7,13 +7,15 @@ in use can be told without trusting process ids, which are used again and differ
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-PREFIX = "pg-"
 OWNER = "owner"  # the file in the folder that is locked
 
 
@@ -23,10 +25,11 @@ def claim_folder(parent: Path) -> tuple[Path, Callable[[], None]]:
     What killed processes of the same user left in `parent` is removed first.
     """
     remove_stale(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=prefix(), dir=parent))
     lock = os.open(folder / "new", os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    (folder / "new").rename(folder / OWNER)  # not before: it must never be seen without its lock
+    with suppress(OSError):  # a file system that cannot lock: what a killed process leaves there stays
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "new").rename(folder / OWNER)  # not before: it must never be seen without its lock
 
     def remove() -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -35,9 +38,14 @@ def claim_folder(parent: Path) -> tuple[Path, Callable[[], None]]:
     return folder, remove
 
 
+def prefix() -> str:
+    """What names of this host's folders begin with: where hosts share a file system, they may not see their locks."""
+    return f"pg-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]}-"
+
+
 def remove_stale(parent: Path) -> None:
-    """Remove the folders in `parent` that this user's killed processes left; all others are left alone."""
-    for folder in parent.glob(f"{PREFIX}*"):
+    """Remove the folders in `parent` that this user's killed processes left here; all others are left alone."""
+    for folder in parent.glob(f"{prefix()}*"):
         try:
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue

@@ -22,7 +22,7 @@ class Verdict:
         reason: Why, in words with numbers, beginning with its cause: "volume: 3.1 A^3/atom is outside 4 to 150";
             empty for kept crystals.
         lost: Of one that failed: its worker died, hung or ran out of memory, which says nothing about the crystal.
-        attempts: Of one that failed: how many calls of the stage it took part in.
+        attempts: Of one that failed: how many failed calls it took part in; 1 where the stage says it by itself.
     """
 
     status: Status

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from paragenesis.engine.folders import claim_folder
+from paragenesis.engine.folders import claim_folder, prefix
 
 KILLED = """
 import os, signal, sys
@@ -36,13 +38,20 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(left: Path, tmp_
     in_use, remove = claim_folder(tmp_path)
     assert not left.exists()
     target = tmp_path / "precious"
-    (tmp_path / "pg-unlocked").mkdir()
-    (tmp_path / "pg-file").touch()
+    (tmp_path / f"{prefix()}unlocked").mkdir()
+    (tmp_path / f"{prefix()}file").touch()
     target.mkdir()
     (target / "owner").touch()
-    (tmp_path / "pg-link").symlink_to(target)
+    (tmp_path / f"{prefix()}link").symlink_to(target)
     mine, remove_mine = claim_folder(tmp_path)
-    kept = {in_use, mine, target, tmp_path / "pg-unlocked", tmp_path / "pg-file", tmp_path / "pg-link"}
+    kept = {
+        in_use,
+        mine,
+        target,
+        tmp_path / f"{prefix()}unlocked",
+        tmp_path / f"{prefix()}file",
+        tmp_path / f"{prefix()}link",
+    }
     assert set(tmp_path.iterdir()) == kept
     assert list(target.iterdir()) == [target / "owner"]
     assert mine.stat().st_mode & 0o777 == 0o700
@@ -56,3 +65,23 @@ def test_folders_of_other_users_are_left_alone(left: Path, tmp_path: Path, monke
     _, remove = claim_folder(tmp_path)
     remove()
     assert left.exists()
+
+
+def test_folders_of_other_hosts_are_left_alone(left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may lie in the same place, and their locks may not be seen here."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "another.example")
+    _, remove = claim_folder(tmp_path)
+    remove()
+    assert left.exists()
+
+
+def test_a_file_system_without_locks_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    folder, remove = claim_folder(tmp_path)
+    other, _ = claim_folder(tmp_path)
+    assert folder.is_dir(), "nobody can tell whether it is in use"
+    remove()
+    assert list(tmp_path.iterdir()) == [other]

@@ -16,6 +16,7 @@ import pytest
 import paragenesis.testing
 from paragenesis.crystals import Crystals
 from paragenesis.engine.executor import InlineExecutor
+from paragenesis.engine.folders import prefix
 from paragenesis.engine.generators.contract import LearningGenerator, check_generator
 from paragenesis.engine.learning import Taught, Trial, Weights, objection
 from paragenesis.engine.ledger import Ledger, LedgerReader, digest, verify_ledger
@@ -150,7 +151,7 @@ def test_weights_that_a_killed_worker_left_are_removed_by_the_next(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     weights = Weights.of(LearningRandomGenerator().learn(crystals(11), {}, out=tmp_path / "w", seed=0).read_bytes())
     (tmp_path / "w").unlink()
-    left = tmp_path / "pg-left"
+    left = tmp_path / f"{prefix()}left"
     left.mkdir()
     (left / "owner").touch()  # nobody locks it any more
     (left / f"{weights.sha256}.safetensors").write_bytes(weights.data)

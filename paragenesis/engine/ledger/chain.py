@@ -23,6 +23,7 @@ from paragenesis.engine.ledger.disk import replace_bytes
 from paragenesis.errors import LedgerError
 
 HEAD_FILE = "ledger.head"
+_COMMITS = "SELECT seq, chain, commit_key, round, kind, n_rows, digest FROM commits ORDER BY seq, commit_key"
 _RECOVER = "`paragenesis recover {directory}` rebuilds it: closed rounds whole, the open one as far as it is sound"
 
 
@@ -109,14 +110,27 @@ def heads(connection: Any, meta: Mapping[str, str]) -> Iterable[Head]:
     """
     head = genesis(meta)
     yield head
-    sql = "SELECT seq, chain, commit_key, round, kind, n_rows, digest FROM commits ORDER BY seq, commit_key"
-    for seq, chain, *content in connection.execute(sql).fetchall():
+    for seq, chain, *content in connection.execute(_COMMITS).fetchall():
         head = following(head, *content)
         if (seq, chain) != (head.seq, head.chain):
             raise LedgerError(
                 f"commit '{content[0]}' does not follow from those before it: one was changed, removed or put in"
             )
         yield head
+
+
+def linked(connection: Any, meta: Mapping[str, str]) -> set[str]:
+    """Keys of the commits that follow from the one before them as that is stored; the others were changed, or put in.
+
+    A commit whose own hash was changed takes the one after it along, and no more.
+    """
+    head, keys = genesis(meta), set()
+    for seq, chain, *content in connection.execute(_COMMITS).fetchall():
+        after = following(head, *content)
+        head = Head(seq or 0, chain or "")
+        if head == after:
+            keys.add(content[0])
+    return keys
 
 
 def check_chain(connection: Any, directory: Path, meta: Mapping[str, str]) -> Head:

@@ -1,10 +1,11 @@
 """Recovery: a sound ledger from what is left of one.
 
 Closed rounds come from their exports, which are immutable and carry their hashes, or from the old file where an export
-is damaged. The open round comes from the old file, whose commits count as far as their chain holds. An earlier recovery
-that was ended half-way has left what it had put together, and that is looked at last. A round is taken only if its rows
-add up to what its commits wrote. What is lost is computed again, with the same ids, when the campaign goes on. Nothing
-is deleted: the old files go into a folder aside.
+is damaged. The open round comes from the old file, where a commit counts only if it follows from the one before it: the
+rows of one that was changed would be there twice once it is made again. An earlier recovery that was ended half-way has
+left what it had put together, and that is looked at last. A round is taken only if its rows add up to what its commits
+wrote. What is lost is computed again, with the same ids, when the campaign goes on. Nothing is deleted: the old files
+go into a folder aside.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from paragenesis.engine.failpoints import reach
-from paragenesis.engine.ledger.chain import heads
+from paragenesis.engine.ledger.chain import linked
 from paragenesis.engine.ledger.content import SCIENCE, RowSum, parse_commit_digest, row_hashes, rows_of_rounds
 from paragenesis.engine.ledger.database import LEDGER_FILE, REBUILT, connect, leads_out, refusal
 from paragenesis.engine.ledger.export import check_place, export_folder, exported_rounds, manifest_problems
@@ -222,7 +223,7 @@ def _in_files(paths: Sequence[Path], problems: list[str]) -> _Left | None:
                 problems.append(f"{file} is no ledger that this Paragenesis can read")
                 return None
             migrate(connection)
-            return _Left(file, *_read(connection, _chained(connection, file, problems)))
+            return _Left(file, *_read(connection, file, problems))
     except MemoryError:
         raise
     except (LedgerError, duckdb.Error, UnicodeDecodeError, pa.ArrowException) as error:
@@ -234,26 +235,13 @@ def _in_files(paths: Sequence[Path], problems: list[str]) -> _Left | None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def _chained(connection: Any, file: Path, problems: list[str]) -> int:
-    """The number of the last commit as far as the chain holds; what comes after was changed, or put in."""
-    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    last = 0
-    try:
-        for head in heads(connection, meta):
-            last = head.seq
-    except LedgerError as error:
-        problems.append(f"{file}: {error}")
-    return last
-
-
-def _read(connection: Any, last: int) -> tuple[Tables, dict[int, Tables]]:
-    """Everything in a ledger: tables of no round, and tables by round, with the commits up to the last sound one."""
+def _read(connection: Any, file: Path, problems: list[str]) -> tuple[Tables, dict[int, Tables]]:
+    """Everything in a ledger: tables of no round, and tables by round, an open one with its sound commits."""
 
     def table(sql: str) -> pa.Table:
         return connection.sql(sql).to_arrow_table()
 
     sql = {name: f"SELECT *, round AS of_round FROM {name}" for name in ("rounds", "commits")}
-    sql["commits"] += f" WHERE seq <= {last}"
     sql |= {name: rows_of_rounds(name) for name in SCIENCE}
     whole = {name: table(text) for name, text in sql.items()}
     rounds = {
@@ -263,7 +251,21 @@ def _read(connection: Any, last: int) -> tuple[Tables, dict[int, Tables]]:
         }
         for number in sorted(whole["rounds"].column("round").to_pylist())
     }
-    return {name: conform(name, table(f"SELECT * FROM {name} ORDER BY ALL")) for name in OF_ALL}, rounds
+    common = {name: conform(name, table(f"SELECT * FROM {name} ORDER BY ALL")) for name in OF_ALL}
+    sound = linked(
+        connection, dict(zip(*(common["meta"].column(c).to_pylist() for c in ("key", "value")), strict=True))
+    )
+    for number, tables in rounds.items():
+        if _state(tables) == "open":
+            keys = tables["commits"].column("commit_key").to_pylist()
+            problems += [
+                f"{file}: commit '{key}' of round {number} does not follow from the one before it: one was changed, "
+                "removed or put in"
+                for key in keys
+                if key not in sound
+            ]
+            tables["commits"] = tables["commits"].filter(pa.array([key in sound for key in keys], pa.bool_()))
+    return common, rounds
 
 
 # --- is it sound? ------------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ def counts(connection: Any) -> dict[str, Any]:
         "(SELECT count(DISTINCT candidate_id) FROM verifications WHERE status = 'verified'), "
         "(SELECT max(committed_at) FROM commits), "
         "(SELECT count(*) FROM selections ANTI JOIN verifications USING (candidate_id)), "
-        "(SELECT count(*) FROM candidates WHERE fault = 'infrastructure') + "
-        "(SELECT count(*) FROM verifications WHERE fault = 'infrastructure')"
+        "(SELECT count(*) FROM (FROM candidates SELECT fault UNION ALL FROM verifications SELECT fault "
+        "UNION ALL FROM probe_answers SELECT fault) WHERE fault = 'infrastructure')"
     ).fetchall()[0]
     verdicts = dict(connection.execute("SELECT verdict, count(*) FROM candidates GROUP BY verdict").fetchall())
     return {

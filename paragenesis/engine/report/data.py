@@ -55,6 +55,9 @@ _TRIAGE = """
     SELECT reason, count(DISTINCT candidate_id) AS count, min(detail) AS example,
            string_agg(DISTINCT CAST(round AS TEXT), ', ' ORDER BY CAST(round AS TEXT)) AS rounds
     FROM triage GROUP BY reason ORDER BY count DESC, reason"""
+_LOST_ANSWERS = """
+    SELECT count(*) AS n FROM (FROM verifications SELECT fault UNION ALL FROM probe_answers SELECT fault)
+    WHERE fault = 'infrastructure'"""
 _PASSED_TRIAGE = """
     SELECT count(*) AS n FROM candidates WHERE verdict = 'kept'
     AND (candidate_id IN (SELECT candidate_id FROM selections)
@@ -211,6 +214,7 @@ class Campaign:
     losses: tuple[Loss, ...]
     triage: tuple[TriageReason, ...]
     passed_triage: int
+    lost_answers: int
     refusals: tuple[Refusals, ...]
     candidates: Candidates
 
@@ -246,6 +250,7 @@ def read_campaign(source: Readable) -> Campaign:
         losses=tuple(Loss(**row) for row in source.query(_LOSSES).to_pylist()),
         triage=tuple(TriageReason(**row) for row in source.query(_TRIAGE).to_pylist()),
         passed_triage=source.query(_PASSED_TRIAGE).column("n").to_pylist()[0],
+        lost_answers=source.query(_LOST_ANSWERS).column("n").to_pylist()[0],
         refusals=tuple(Refusals(**row) for row in source.query(_REFUSALS).to_pylist()),
         candidates=_candidates(source, axes, [str(m.get("name", "")) for m in members], level),
     )

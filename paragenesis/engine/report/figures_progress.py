@@ -63,10 +63,13 @@ def funnel(campaign: Campaign) -> Panel:
     rejected, failed = campaign.total("rejected"), campaign.total("failed")
     lost = sum(loss.count for loss in campaign.losses if loss.fate == "lost")
     of_these = f", {lost:,} of them by a fault of the infrastructure" if lost else ""
+    answers = (
+        f" {count_of(campaign.lost_answers, 'answer')} of oracles got lost likewise." if campaign.lost_answers else ""
+    )
     return Panel(
         "funnel",
         f"From {count_of(made, 'generated crystal')} to the hits; {rejected:,} were rejected and {failed:,} failed"
-        f"{of_these}. Passed triage: kept and never turned down by triage, or selected later all the same.",
+        f"{of_these}.{answers} Passed triage: kept and never turned down by triage, or selected later all the same.",
         chart,
     )
 

@@ -190,8 +190,30 @@ def test_the_open_round_is_taken_as_far_as_the_chain_holds(killed, change):
         connection.execute(f"UPDATE commits SET {change}")
     recovered = recover(killed)
     assert (list(recovered.closed), recovered.commits) == ([1, 2], 0)
-    assert any("does not follow" in problem for problem in recovered.problems)
+    assert any("of round 3 does not follow" in problem for problem in recovered.problems)
     assert verify_ledger(killed) == []
+
+
+@pytest.mark.parametrize("change", ["kind = 'decision'", "chain = 'else'"])
+def test_a_changed_commit_of_a_closed_round_costs_nothing(killed, change):
+    with duckdb.connect(str(killed / "ledger.duckdb")) as connection:
+        connection.execute(f"UPDATE commits SET {change} WHERE commit_key = 'r1/c0'")
+    (killed / "exports" / "round=02" / "candidates.parquet").write_bytes(b"")
+    recovered = recover(killed)
+    assert (list(recovered.closed), recovered.commits) == ([1, 2], 2)
+    assert verify_ledger(killed) == []
+
+
+def test_a_commit_that_was_put_in_is_not_taken(killed):
+    """Work would count as done that never was."""
+    with duckdb.connect(str(killed / "ledger.duckdb")) as connection:
+        connection.execute(
+            "INSERT INTO commits SELECT * REPLACE ('r3/c2' AS commit_key, '' AS digest, 0 AS n_rows) FROM commits "
+            "WHERE commit_key = 'r3/c1'"
+        )
+    assert recover(killed).commits == 2
+    with Ledger.open(killed) as ledger:
+        assert ledger.committed(3, "chunk") == {"r3/c0", "r3/c1"}
 
 
 def _healed(directory):
