@@ -34,7 +34,7 @@ class DecisionSettings(Settings):
         strategy: One of `STRATEGIES`. By default `hits` where all goals are ranges, else `ehvi_dpp`.
         shortlist: How many of the best scores the diverse choice is made from.
         diversity: Weight of diversity against the logarithm of the score; 0 is none. By default the strategy's own:
-            0.03 with `ehvi_dpp`, of which the joint posterior keeps picks apart already, and 0.1 with `hits`, of which
+            0.03 with `ehvi_dpp`, of which the joint posterior keeps picks apart already, and 0.2 with `hits`, of which
             nothing else does (evidence: `benchmarks/README.md`, "Choosing 5 of" and "Decisions").
         similarity_length: Distance at which two crystals count as alike, as a share of the pool's root mean square
             distance.
@@ -176,7 +176,7 @@ def hits(pool: Pool, seed: int) -> Plan:
             "the strategy 'hits' needs the probability of each candidate to be a hit, but none were given; "
             "give `hit_probability` (in a campaign: hit rules), or choose another strategy"
         )
-    return _fixed(pool, pool.hit_probability, "probability of a hit", idle="not expected to be a hit", diversity=0.1)
+    return _fixed(pool, pool.hit_probability, "probability of a hit", idle="not expected to be a hit", diversity=0.2)
 
 
 def random(pool: Pool, seed: int) -> Plan:

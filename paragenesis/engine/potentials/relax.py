@@ -205,10 +205,10 @@ class _Run:
         return done
 
     def _failure(self, force: float, change: float) -> str:
-        """Why a crystal with this force and change of volume has failed."""
+        """Why a crystal with this force and change of volume has failed, beginning with the cause."""
         if force > self.settings.max_force:
-            return f"a force of {force:.3g} eV/A exceeds {self.settings.max_force:g}"
-        return f"the volume changed by a factor of {change:.3g}, more than {self.settings.max_volume_change:g}"
+            return f"force: {force:.3g} eV/A exceeds {self.settings.max_force:g}"
+        return f"volume: changed by a factor of {change:.3g}, more than {self.settings.max_volume_change:g}"
 
     def _put_back(self, index: int, one: Batch) -> None:
         """Store a crystal's geometry, atoms wrapped into the cell."""
