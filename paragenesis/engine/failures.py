@@ -48,7 +48,7 @@ class Failures:
     def __init__(self, settings: FailureSettings, verdicts: Iterable[Verdict] = ()) -> None:
         """Begin with the verdicts on the crystals that are there already."""
         self._settings = settings
-        self._crystals = 0
+        self._crystals = self._lost = 0
         self._failed: Counter[tuple[str, str]] = Counter()
         self._count(verdicts)
         self._old, self._old_failed = self._crystals, self._failed.total()
@@ -56,8 +56,12 @@ class Failures:
     @classmethod
     def of(cls, ledger: LedgerReader, settings: FailureSettings, number: int) -> Self:
         """What the ledger knows of a round."""
-        found = ledger.query("SELECT verdict, stage, reason FROM candidates WHERE round = ?", (number,)).to_pylist()
-        return cls(settings, [Verdict(row["verdict"], row["stage"] or "", row["reason"] or "") for row in found])
+        sql = "SELECT verdict, stage, reason, fault FROM candidates WHERE round = ?"
+        verdicts = [
+            Verdict(row["verdict"], row["stage"] or "", row["reason"] or "", lost=row["fault"] == "infrastructure")
+            for row in ledger.query(sql, (number,)).to_pylist()
+        ]
+        return cls(settings, verdicts)
 
     def add(self, verdicts: Iterable[Verdict], *, last: bool) -> None:
         """Count a chunk's crystals before they are written.
@@ -73,9 +77,10 @@ class Failures:
         failed, limit = self._failed.total(), self._settings.max_share
         since_start = failed - self._old_failed > limit * (self._crystals - self._old)
         if failed > limit * self._crystals and since_start and (last or self._crystals >= self._settings.least):
+            lost = f" ({self._lost} by a fault of the infrastructure)" if self._lost else ""
             raise ExecutionError(
-                f"{failed} of the round's {self._crystals} crystals so far failed, more than failures.max_share = "
-                f"{limit:g} allows; {self._most()}; the chunk that was the last straw is not written: {_RESUME}"
+                f"{failed} of the round's {self._crystals} crystals so far failed{lost}, more than failures.max_share "
+                f"= {limit:g} allows; {self._most()}; the chunk that was the last straw is not written: {_RESUME}"
             )
 
     def _count(self, verdicts: Iterable[Verdict]) -> None:
@@ -83,6 +88,7 @@ class Failures:
             self._crystals += 1
             if verdict.status == "failed":
                 self._failed[verdict.stage, verdict.reason] += 1
+                self._lost += verdict.lost
 
     def _most(self) -> str:
         """At which stage most failed, and the commonest reason there."""

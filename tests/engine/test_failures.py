@@ -36,6 +36,12 @@ def test_what_a_broken_machine_left_behind_does_not_stop_what_is_mended() -> Non
         failures.add([BAD] * 5, last=False)
 
 
+def test_what_the_infrastructure_lost_is_told_apart() -> None:
+    lost = Verdict("failed", "relax", "lost: its worker died (3 attempts)", lost=True)
+    with pytest.raises(ExecutionError, match=r"5 of the round's 6 crystals so far failed \(3 by a fault of the infra"):
+        Failures(FailureSettings(max_share=0.5), [KEPT]).add([BAD, BAD, lost, lost, lost], last=True)
+
+
 def test_only_the_latest_answers_count() -> None:
     answers = FailedAnswers(FailureSettings(max_share=0.5, answers=4))
     for error in ("no", "no", "", "", "no", "no", ""):
