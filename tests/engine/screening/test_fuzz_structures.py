@@ -478,11 +478,15 @@ def test_what_fuzzing_found_stays_found(path: Path) -> None:
     if is_table(path):
         refused(lambda: read_known_crystals([path]), InputError)
         refused(lambda: load_reference(ScreeningSettings(reference=str(path))), InputError)
+    else:
+        refused(lambda: TemplateLibrary((str(path),)).templates, InputError)
 
 
 def test_what_was_accepted_without_a_word_is_refused() -> None:
     for name in ("atoms-in-the-row-before.parquet", "numbers-that-are-no-integers.parquet"):
         with pytest.raises(RejectedInput, match="hold no crystals"):
             read_sample(CORPUS / "structures" / name)
+    with pytest.raises(InputError, match="holds an atom of no element"):
+        _ = TemplateLibrary((str(CORPUS / "structures" / "atoms-of-no-element.extxyz"),)).templates
     with pytest.raises(RejectedInput, match="should be a number of atoms"):
         sanitise(CORPUS / "structures" / "frames-after-a-blank-line.extxyz")
