@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +49,24 @@ class Head:
             return 0
 
 
-@pytest.fixture(scope="session")
-def head() -> Iterator[Head]:
-    """An authenticated head with two pretended GPUs, and its dashboard."""
-    with started("token") as running:
-        wait_for(lambda: running.answer(running.token) == 200)
-        yield running
+_UP = ExitStack()  # what runs until the tests of this folder are over
+_HEADS: list[Head] = []
+
+
+@pytest.fixture
+def head() -> Head:
+    """An authenticated head with two pretended GPUs, and its dashboard: one for all tests in a row."""
+    if not _HEADS:
+        _HEADS.append(_UP.enter_context(started("token")))
+        wait_for(lambda: _HEADS[0].answer(_HEADS[0].token) == 200)
+    return _HEADS[0]
+
+
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End the head after the last test of this folder: its dashboard takes a fifth of a core, idle as it is."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        _UP.close()
+        _HEADS.clear()
 
 
 @pytest.fixture(scope="module")
