@@ -54,7 +54,7 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """Why it failed, beginning with its cause: the type of an error, or "lost" where the machinery failed."""
+        """Why it failed, beginning with its cause: the type of an error, or "lost" where the infrastructure failed."""
         if not self.lost:
             return self.error
         return f"lost: {self.error} ({self.attempts} attempt{'s' if self.attempts > 1 else ''})"

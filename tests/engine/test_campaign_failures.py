@@ -141,7 +141,7 @@ def test_a_generator_that_fails_on_a_chunk_fails_its_crystals_and_the_round_goes
     ]
 
 
-def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_machinery(
+def test_a_crystal_that_finds_no_memory_is_a_fault_of_the_infrastructure(
     tiny: MakeSpec, plugins: Callable[..., Path], tmp_path: Path
 ) -> None:
     def spec(hungry: str = "") -> CampaignSpec:
@@ -316,6 +316,9 @@ def test_objectives_and_oracles_that_kill_hang_and_lie_fail_only_their_crystals(
     for how, fault in faults.items():
         assert fault == ("infrastructure" if how in ("kill", "hang") else "scientific")
     assert {row["attempts"] for row in asked} == {None, 1}
+    lost = [row["fault"] for row in asked].count("infrastructure")
+    assert f" {lost} answers of oracles got lost likewise." in (tmp_path / "c" / "report.html").read_text()
+    assert read_status(tmp_path / "c")["lost_to_infrastructure"] == 1 + lost, "and the poison"
     assert {c for c, reason in reasons.items() if not reason} == reasons.keys() - hows.keys()
     assert {hows.get(candidate) for candidate in reasons} >= {"kill", "hang"}, "the test asks about these"
     assert query(tmp_path / "c", "SELECT state FROM rounds") == [{"state": "closed"}]

@@ -252,9 +252,7 @@ def _read(connection: Any, file: Path, problems: list[str]) -> tuple[Tables, dic
         for number in sorted(whole["rounds"].column("round").to_pylist())
     }
     common = {name: conform(name, table(f"SELECT * FROM {name} ORDER BY ALL")) for name in OF_ALL}
-    sound = linked(
-        connection, dict(zip(*(common["meta"].column(c).to_pylist() for c in ("key", "value")), strict=True))
-    )
+    sound = linked(connection, dict(connection.execute("SELECT key, value FROM meta").fetchall()))
     for number, tables in rounds.items():
         if _state(tables) == "open":
             keys = tables["commits"].column("commit_key").to_pylist()

@@ -22,7 +22,7 @@ from paragenesis.engine.screening.files import cif_table, format_of, is_table, r
 from paragenesis.engine.screening.limits import InputLimits
 from paragenesis.engine.screening.settings import ScreeningSettings
 from paragenesis.engine.screening.texts import Notes, TextFormat, frames, guarded, one_line, safe_name
-from paragenesis.engine.screening.validity import LAST_ELEMENT, invalid_reasons
+from paragenesis.engine.screening.validity import invalid_reasons, of_no_element
 from paragenesis.errors import InputError, RejectedInput
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def read_structures(path: Path, limits: InputLimits | None = None) -> Crystals:
     crystals, _ = _parsed(read_text(path, limits), format_of(path), path.name, limits)
     if not (np.isfinite(crystals.lattices).all() and np.isfinite(crystals.frac).all() and (crystals.volumes > 0).all()):
         raise RejectedInput(f"{path.name} holds a cell without volume, or numbers that are not finite; mend it")
-    if not ((crystals.numbers >= 1) & (crystals.numbers <= LAST_ELEMENT)).all():
+    if of_no_element(crystals.numbers).any():
         raise RejectedInput(f"{path.name} holds an atom of no element; name the elements of all atoms")
     return crystals
 

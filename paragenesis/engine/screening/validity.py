@@ -51,6 +51,11 @@ def covalent_radii() -> FloatArray:
     return radii
 
 
+def of_no_element(numbers: IntArray) -> BoolArray:
+    """Which atomic numbers no element has."""
+    return np.asarray((numbers < 1) | (numbers > LAST_ELEMENT))
+
+
 def symbol_of(number: int) -> str:
     """The symbol of an element."""
     from ase.data import chemical_symbols
@@ -86,7 +91,7 @@ def _not_finite(crystals: Crystals, settings: ScreeningSettings) -> list[str]:
 def _unknown_element(crystals: Crystals, settings: ScreeningSettings) -> list[str]:
     """Crystals with an atomic number that no element has."""
     reasons = [""] * len(crystals)
-    for atom in np.flatnonzero((crystals.numbers < 1) | (crystals.numbers > LAST_ELEMENT))[::-1]:
+    for atom in np.flatnonzero(of_no_element(crystals.numbers))[::-1]:
         reasons[int(crystals.batch[atom])] = f"unknown_element: no element has Z = {crystals.numbers[atom]}"
     return reasons
 
